@@ -1,0 +1,158 @@
+"""Lengths of a session's waits and phases, in integer nanoseconds until they stand in the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from . import semconv
+from .record import MAX_DURATION_PHASES, Record
+from .spandata import SpanData
+
+SECOND: Final = 1_000_000_000  # an int: int / int rounds once, so half a second comes out as .5
+
+KNOWN_PHASES: Final = (semconv.EXECUTION, semconv.GENERATE, semconv.REWARD, semconv.TOOLCALL)
+_WAIT_FIELDS: Final = {name: f"{name}_s" for name in semconv.WAITS}
+# Phases whose `<phase>_s` would be a field that means something else.
+_TAKEN_NAMES: Final = semconv.WAITS | {"total", "unattributed", "reward_calc"}
+
+# Start, end, name.
+Wait = tuple[int, int, str]
+# Start, minus the end (so that what encloses sorts first), name, span id, parent id, attributes.
+Work = tuple[int, int, str, int, int, Mapping[str, Any]]
+Interval = tuple[int, int]
+
+
+def measure_waits(
+    waits: Sequence[Wait], work: Sequence[Work], start: int
+) -> tuple[dict[str, int], list[Interval], int | None]:
+    """Sum per wait in ns by the record's field, the waits' intervals, and when the session was enqueued.
+
+    Waits never overlap; where some do all the same, the later one begins when the earlier one ends.
+    """
+    sums: dict[str, int] = {}
+    intervals: list[Interval] = []
+    free = start
+    handed_over = left_queue = None
+    for begun, ended, name in waits:
+        since = begun if begun > free else free
+        free = ended if ended > since else since
+        field = _WAIT_FIELDS[name]
+        sums[field] = sums.get(field, 0) + free - since
+        intervals.append((since, free))
+        if name == semconv.RUNNER_WAIT and handed_over is None:
+            handed_over = since
+        elif name == semconv.QUEUE_WAIT and left_queue is None:
+            left_queue = free
+    if handed_over is None and left_queue is not None and work and work[-1][0] >= left_queue:
+        handed_over = left_queue
+    return sums, intervals, handed_over
+
+
+def measure_phases(work: Sequence[Work], record: Record) -> dict[str, list[dict[str, float]]]:
+    """The record's `phases`; the sums and the lengths of the unions go into `record`."""
+    phases: dict[str, list[dict[str, float]]] = {}
+    lengths: dict[str, list[int]] = {}  # sum, length of the union, end of the union so far
+    for begun, minus_end, name, _, _, _ in work:
+        ended = -minus_end
+        entry = {"start_ts": begun / SECOND, "end_ts": ended / SECOND}
+        length = lengths.get(name)
+        if length is None:
+            phases[name] = [entry]
+            lengths[name] = [ended - begun, ended - begun, ended]
+            continue
+        phases[name].append(entry)
+        length[0] += ended - begun
+        free = length[2]
+        if ended > free:
+            length[1] += ended - (begun if begun > free else free)
+            length[2] = ended
+    for name, base in _base_names(list(phases)):
+        total, union, _ = lengths[name]
+        record[f"{base}_s"] = total / SECOND
+        if union != total:
+            record[f"{base}_wall_s"] = union / SECOND
+    return phases
+
+
+def _base_names(names: list[str]) -> list[tuple[str, str]]:
+    """Which phases have duration fields, and under which name."""
+    if len(names) > MAX_DURATION_PHASES:
+        known = [name for name in names if name in KNOWN_PHASES]
+        others = [name for name in names if name not in KNOWN_PHASES]
+        names = known + others[: MAX_DURATION_PHASES - len(known)]
+    pairs = [(name, _base_name(name)) for name in names]
+    if len({base for _, base in pairs}) == len(pairs):
+        return pairs
+    # Both "total" and "total_": the one that has its own name keeps it.
+    pairs.sort(key=lambda pair: pair[0] != pair[1])
+    names_by_base: dict[str, str] = {}
+    for name, base in pairs:
+        free = base
+        while free in names_by_base:
+            free += "_"
+        names_by_base[free] = name
+    return [(name, base) for base, name in names_by_base.items()]
+
+
+def add_leaves(
+    unique: Mapping[int, SpanData], work: Sequence[Work], root_id: int, intervals: list[Interval]
+) -> None:
+    """Append the intervals of the phases that have no phase below them."""
+    ids = {item[3] for item in work}
+    inner = set()
+    by_name: dict[str, list[Work]] | None = None
+    for item in work:
+        above = item[4]
+        if above == root_id:
+            continue
+        if above in ids and above != item[3]:
+            inner.add(above)
+            continue
+        seen = {item[3]}
+        while above in unique and above not in ids and above != root_id and above not in seen:
+            seen.add(above)  # a span that is no phase
+            above = unique[above].parent_id
+        if above in ids and above not in seen:
+            inner.add(above)
+        elif above not in unique:
+            if by_name is None:
+                by_name = {}
+                for other in work:
+                    by_name.setdefault(other[2], []).append(other)
+            holder = _holder(item, by_name)
+            if holder is not None:
+                inner.add(holder)
+    intervals.extend((item[0], -item[1]) for item in work if item[3] not in inner)
+
+
+def _holder(item: Work, by_name: Mapping[str, Sequence[Work]]) -> int | None:
+    """The innermost phase around `item` that is called as its `rollout.parent_phase` says."""
+    name = item[5].get(semconv.PARENT_PHASE)
+    if type(name) is not str:
+        return None
+    for other in reversed(by_name.get(name, ())):
+        if other[1] <= item[1] and other[:4] < item[:4]:
+            return other[3]
+    return None
+
+
+def covered(intervals: list[Interval]) -> int:
+    """Length of the union of `intervals` in ns."""
+    intervals.sort()
+    total = 0
+    free = intervals[0][0] if intervals else 0
+    for begun, ended in intervals:
+        if ended > free:
+            total += ended - (begun if begun > free else free)
+            free = ended
+    return total
+
+
+@lru_cache(maxsize=4096)
+def _base_name(phase: str) -> str:
+    """What `_s` and `_wall_s` are put behind."""
+    if phase == semconv.REWARD:
+        return "reward_calc"
+    return f"{phase}_" if phase in _TAKEN_NAMES or phase.endswith("_wall") else phase
