@@ -1,7 +1,65 @@
-"""What Python's start-up (rollspan.pth, rollspan.start) and `opentelemetry-instrument` call."""
+"""What Python's start-up (rollspan.pth, rollspan.start) and `opentelemetry-instrument` call.
+
+Start-up comes before any line of the job: nothing here loads OpenTelemetry, writes a file or starts a
+thread. The settings take effect at the first call of rollspan's API.
+"""
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
+_OFF = frozenset({"", "0", "false", "no", "off"})
+
 
 def start() -> None:
-    """Prepare this process and its children for a traced run; does nothing unless ROLLSPAN_ENABLED is true."""
+    """Give the run its name and its folders, for this process and all of its children, if turned on.
+
+    Reports wrong values in the environment. Never raises.
+    """
+    try:
+        environ = os.environ
+        if environ.get("ROLLSPAN_ENABLED", "").strip().lower() in _OFF or _is_child(environ):
+            return
+        from . import config
+
+        resolved = config.resolve(environ)
+        if not resolved.settings.enabled:
+            wrong = tuple(problem for problem in resolved.problems if problem.variable == "ROLLSPAN_ENABLED")
+            config.report(config.Resolved(resolved.settings, resolved.sources, wrong), environ)
+            return
+        config.report(resolved, environ)
+        config.hand_on(resolved.settings, environ)
+    except Exception:
+        _failed()
+
+
+def _is_child(environ: Any) -> bool:
+    """Whether an ancestor has done all of this: then start-up costs next to nothing."""
+    return bool(
+        environ.get("ROLLSPAN_REPORTED")
+        and environ.get("ROLLSPAN_RUN_ID")
+        and os.path.isabs(environ.get("ROLLSPAN_DIR", ""))  # noqa: PTH117 - pathlib is not loaded yet
+    )
+
+
+def _failed() -> None:
+    try:
+        from . import health
+
+        health.internal_error("autostart")
+    except Exception:  # start-up must go on, whatever is left of rollspan
+        return
+
+
+if TYPE_CHECKING:
+    RolloutInstrumentor: type[Any]
+
+
+def __getattr__(name: str) -> Any:
+    # The base class is asked for by `opentelemetry-instrument` alone; start-up must not load it.
+    if name == "RolloutInstrumentor":
+        from ._instrumentor import RolloutInstrumentor
+
+        return RolloutInstrumentor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
