@@ -1,0 +1,54 @@
+"""The table of what is open now in a running job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from rollspan.view.reading import label, verdict
+from rollspan.view.table import new_table
+from rollspan.view.text import count, duration, number, safe
+from rollspan.view.waterfall import phase_style, status_style
+
+
+def open_table(sessions: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Open sessions (as `rollspan.recovery.open_sessions` gives them), the oldest first.
+
+    Each is a record so far with `age_s`, `open_phases` (outermost first), `rank`, `host` and `pid` beside.
+    """
+    ordered = by_age(sessions)
+    table = new_table()
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("in phase", overflow="ellipsis", no_wrap=True, max_width=24)
+    for head in ("task", "group"):
+        table.add_column(head, overflow="ellipsis", no_wrap=True, max_width=16)
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("process", overflow="ellipsis", no_wrap=True, max_width=28)
+    table.add_column("session", overflow="ellipsis", no_wrap=True)
+    for session in ordered:
+        status, _ = verdict(dict(session))
+        phases = session.get("open_phases") or []
+        phase = str(phases[-1]) if isinstance(phases, (list, tuple)) and phases else ""
+        table.add_row(
+            duration(number(session, "age_s") or 0.0),
+            Text(safe(status, 20), status_style(status)),
+            Text(safe(phase, 24), phase_style(phase)) if phase else Text("-", "dim"),
+            *(_text(session.get(key), 16) for key in ("task_id", "group_id", "rank")),
+            _text(f"{session.get('host', '?')}:{session.get('pid', '?')}", 28),
+            Text(label(dict(session), 32)),
+        )
+    title = Text(f"{count(len(ordered))} open rollout{'' if len(ordered) == 1 else 's'}", "bold")
+    return Group(title, Text(), table)
+
+
+def by_age(sessions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The sessions, the oldest first."""
+    return sorted(sessions, key=lambda session: number(session, "age_s") or 0.0, reverse=True)
+
+
+def _text(value: object, width: int) -> Text:
+    return Text("-", "dim") if value is None else Text(safe(value, width))
