@@ -7,16 +7,17 @@ The way of the data: `load` (files to records) -> `summary`, `find`, `slowest` (
 from __future__ import annotations
 
 from rollspan.record import Record
+from rollspan.view.chart import waterfall
+from rollspan.view.figures import summary
 from rollspan.view.files import load
-from rollspan.view.opened import open_table
+from rollspan.view.opened import by_age, open_table
 from rollspan.view.reading import find, slowest
-from rollspan.view.summary import summary
 from rollspan.view.table import summary_table
 from rollspan.view.text import duration, safe
-from rollspan.view.waterfall import waterfall
 
 __all__ = [
     "Record",
+    "by_age",
     "duration",
     "find",
     "load",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import orjson
 
+from rollspan.fold import fold
+from rollspan.otlp_json import read_records, read_spans
 from rollspan.record import Record
+from rollspan.view.text import safe
 
 _RECORD_FILE = re.compile(r"sessions-r.*\.jsonl(\.\d+)?(\.gz)?")
 _LOGS_KEY, _SPANS_KEY = b'"resourceLogs"', b'"resourceSpans"'
 _HEAD_BYTES = 65536
-_MAX_PROBLEMS = 100
+_MOST_PROBLEMS = 100
 
 
 def record_files(directory: Path) -> list[Path]:
@@ -32,24 +37,28 @@ def record_files(directory: Path) -> list[Path]:
 def load(path: str | Path, problems: list[str] | None = None) -> list[Record]:
     """The records of a file, of all `sessions-r*.jsonl` of a directory and below, or of stdin (`-`).
 
-    A file may hold records, one JSON object a line, or a Collector's record events (OTLP/JSON lines);
-    which of them is seen from its content. A record whose session id came before is dropped. A line that
-    is damaged or no record is left out and described in `problems`. Raises FileNotFoundError where
-    `path` is not there.
+    A file may hold records, one JSON object a line, or what a Collector wrote as OTLP/JSON lines: record
+    events, or spans, which are folded. Which of them is seen from its content, as is gzip. A record whose
+    session id came before is dropped. A line that is damaged or no record is left out and described
+    in `problems`. Raises FileNotFoundError where `path` is not there.
     """
     said: list[str] = []
-    if str(path) == "-":
-        records = list(_lines(sys.stdin.buffer, "-", said))
-    elif (path := Path(path)).is_dir():
-        records = [record for file in record_files(path) for record in _read(file, said)]
-    elif path.exists():
-        records = list(_read(path, said))
-    else:
+    if str(path) != "-" and not Path(path).exists():
         raise FileNotFoundError(f"no such file or directory: {path}")
+    is_folder = str(path) != "-" and Path(path).is_dir()
+    files = record_files(Path(path)) if is_folder else [path]
+    records = list(_first_of_each(record for file in files for record in _read(str(file), said)))
     if problems is not None:
-        more = len(said) - _MAX_PROBLEMS
-        problems += said[:_MAX_PROBLEMS] + ([f"and {more} more of the same kind"] if more > 0 else [])
-    return list(_first_of_each(records))
+        problems += shortened(said)
+    return records
+
+
+def shortened(problems: list[str]) -> list[str]:
+    """The first hundred problems, each safe to print, and how many more there are."""
+    more = len(problems) - _MOST_PROBLEMS
+    return [safe(problem, 400) for problem in problems[:_MOST_PROBLEMS]] + (
+        [f"and {more} more like these"] if more > 0 else []
+    )
 
 
 def _first_of_each(records: Iterable[Record]) -> Iterator[Record]:
@@ -63,48 +72,50 @@ def _first_of_each(records: Iterable[Record]) -> Iterator[Record]:
         yield record
 
 
-def _read(path: Path, problems: list[str]) -> Iterator[Record]:
+def _read(name: str, problems: list[str]) -> Iterator[Record]:
+    def on_bad(line: int, why: str) -> None:
+        problems.append(f"{name}:{line}: left out: {why}")
+
     try:
-        with open_bytes(path) as file:
-            head = file.read(_HEAD_BYTES)
-        if _LOGS_KEY in head:
-            from rollspan.otlp_json import read_records
-
-            with open_bytes(path) as file:
-                yield from read_records(
-                    file, lambda at, why: problems.append(f"{path}:{at}: left out, {why}")
-                )
-        elif _SPANS_KEY in head:
-            problems.append(
-                f"{path}: these are OTLP spans, not records; turn them into records first: "
-                f"rollspan fold {path} | rollspan show -"
-            )
-        else:
-            with open_bytes(path) as file:
-                yield from _lines(file, str(path), problems)
+        with open_bytes(name) as file:
+            head = file.peek(_HEAD_BYTES)
+            if _LOGS_KEY in head:
+                yield from read_records(file, on_bad)
+            elif _SPANS_KEY in head:
+                yield from fold(read_spans(file, on_bad))
+            else:
+                yield from _lines(file, on_bad)
     except (OSError, EOFError, zlib.error) as error:
-        problems.append(f"{path}: cannot be read: {error}")
+        problems.append(f"{name}: cannot be read to its end: {error}")
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """`path` for reading, unpacked where its content begins as gzip does."""
-    file = path.open("rb")
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return gzip.open(file) if packed else file  # type: ignore[return-value]
+@contextlib.contextmanager
+def open_bytes(name: str) -> Iterator[io.BufferedReader]:
+    """The file of that name, or stdin for `-`, unpacked where its content begins as gzip does."""
+    with contextlib.ExitStack() as stack:
+        if name == "-":
+            stdin: Any = sys.stdin.buffer  # ours to read, not to close
+            file: Any = io.BufferedReader(stdin, _HEAD_BYTES)
+            stack.callback(file.detach)
+        else:
+            file = stack.enter_context(Path(name).open("rb", buffering=_HEAD_BYTES))
+        if file.peek(2).startswith(b"\x1f\x8b"):
+            packed: Any = stack.enter_context(gzip.GzipFile(fileobj=file))
+            file = stack.enter_context(io.BufferedReader(packed, _HEAD_BYTES))
+        yield file
 
 
-def _lines(file: Iterable[bytes], name: str, problems: list[str]) -> Iterator[Record]:
+def _lines(file: Iterable[bytes], on_bad: Callable[[int, str], None]) -> Iterator[Record]:
     for at, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            why = str(error) if line.endswith(b"\n") else "torn: its process died, or is just writing it"
-            problems.append(f"{name}:{at}: left out, no JSON: {why}")
+            torn = not line.endswith(b"\n")
+            on_bad(at, "torn: its process died, or is just writing it" if torn else f"not JSON: {error}")
             continue
-        if not isinstance(value, dict) or "status" not in value:
-            problems.append(f'{name}:{at}: left out, no record: expected an object with a "status"')
-            continue
-        yield value
+        if isinstance(value, dict) and "status" in value:
+            yield value
+        else:
+            on_bad(at, 'not a record: expected an object with a "status"')

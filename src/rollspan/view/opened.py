@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from rollspan.view.chart import phase_style, status_style
 from rollspan.view.reading import label, verdict
 from rollspan.view.table import new_table
 from rollspan.view.text import count, duration, number, safe
-from rollspan.view.waterfall import phase_style, status_style
 
 
 def open_table(sessions: Iterable[Mapping[str, Any]]) -> RenderableType:

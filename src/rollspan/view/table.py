@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rollspan.record import Record
-from rollspan.view.summary import summary
+from rollspan.view.chart import phase_style, status_style
+from rollspan.view.figures import summary
 from rollspan.view.text import count, duration, plain, safe, share
-from rollspan.view.waterfall import phase_style, status_style
 
 _MOST_ROWS = 30
 

@@ -12,8 +12,8 @@ from rich.text import Text
 from rollspan import semconv
 from rollspan.record import Record
 from rollspan.view.bars import TIMES, axis, bar, encodable
+from rollspan.view.figures import WAIT_ORDER, steps_of
 from rollspan.view.reading import label, total, verdict
-from rollspan.view.summary import WAIT_ORDER, steps_of
 from rollspan.view.text import count, duration, number, plain, safe, share
 from rollspan.view.tree import Row, rows
 

@@ -1,0 +1,170 @@
+"""`rollspan show`: the table of a run and the waterfall of its slowest rollout, or what is open now."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import orjson
+from rich.console import Console
+
+from rollspan import view
+from rollspan.record import Record, to_line
+
+_FEW = 10
+
+
+@click.command(name="show")
+@click.argument("path", metavar="[DIR|FILE]", envvar="ROLLSPAN_DIR", default="rollspan-data")
+@click.option(
+    "--session",
+    "wanted",
+    metavar="ID",
+    help="Only this rollout: its session or trace id, or how that begins.",
+)
+@click.option(
+    "--slowest",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Waterfalls of the N slowest rollouts. [default: 1]",
+)
+@click.option("--open", "is_open", is_flag=True, help="What is open now in a running job that writes to DIR.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: the figures, or the chosen records one a line."
+)
+@click.pass_context
+def command(
+    context: click.Context, path: str, wanted: str | None, slowest: int | None, is_open: bool, as_json: bool
+) -> None:
+    """Show the rollouts that a run recorded: how they ended, where their time went, the slowest to scale.
+
+    DIR is what ROLLSPAN_DIR named for the run [default: $ROLLSPAN_DIR, else ./rollspan-data]; FILE holds
+    records, or the record events or spans that an OpenTelemetry Collector wrote as OTLP/JSON lines; - is
+    standard input.
+
+    Exit codes: 0; 1 nothing found, or something damaged; 2 wrong use.
+    """
+    chosen = [name for name, given in _options(wanted, slowest, is_open) if given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} exclude each other; give one of them.")
+    if path != "-" and not Path(path).exists():
+        raise click.UsageError(
+            f"No such file or directory: {path}. "
+            "Name the directory that a run wrote to (its ROLLSPAN_DIR), or a file of records."
+        )
+    if is_open:
+        _show_open(context, path, as_json)
+        return
+    records, found_problem = _load(context, path)
+    if wanted is not None:
+        records = [_the_one(context, records, wanted, path)]
+    if as_json:
+        _print_json(records, slowest, wanted)
+    else:
+        _print_text(records, slowest, wanted)
+    context.exit(1 if found_problem else 0)
+
+
+def _options(wanted: str | None, slowest: int | None, is_open: bool) -> list[tuple[str, bool]]:
+    return [("--session", wanted is not None), ("--slowest", slowest is not None), ("--open", is_open)]
+
+
+def _load(context: click.Context, path: str) -> tuple[list[Record], bool]:
+    problems: list[str] = []
+    records = view.load(path, problems)
+    for problem in problems:
+        _tell(problem)
+    if not records:
+        where = "standard input" if path == "-" else path
+        looked = "files named sessions-r*.jsonl in and below " if path != "-" and Path(path).is_dir() else ""
+        _give_up(
+            context,
+            f"no records found; looked for {looked or 'them in '}{where}. A run writes them with "
+            "ROLLSPAN_ENABLED=1 as its rollouts end; `rollspan show --open DIR` shows those still open, "
+            "`rollspan recover DIR` delivers what a killed process left.",
+        )
+    return records, bool(problems)
+
+
+def _the_one(context: click.Context, records: list[Record], wanted: str, path: str) -> Record:
+    found = view.find(records, wanted)
+    if not found:
+        _give_up(
+            context,
+            f"no rollout with a session or trace id of {wanted!r}, or one that begins so, is among the "
+            f"{len(records)} in {path}; `rollspan show --json --slowest {len(records)} {path}` lists all.",
+        )
+    if len(found) > 1:
+        ids = [view.safe(record.get("session_id", record.get("trace_id", "?"))) for record in found[:_FEW]]
+        more = f"\n  and {len(found) - _FEW} more" if len(found) > _FEW else ""
+        listed = "\n  ".join(ids) + more
+        _give_up(context, f"{len(found)} rollouts fit {wanted!r}; give more of the id:\n  {listed}")
+    return found[0]
+
+
+def _print_json(records: list[Record], slowest: int | None, wanted: str | None) -> None:
+    if wanted is None and slowest is None:
+        figures = orjson.dumps(view.summary(records), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        _write([figures])
+        return
+    _write(map(to_line, records if slowest is None else view.slowest(records, slowest)))
+
+
+def _print_text(records: list[Record], slowest: int | None, wanted: str | None) -> None:
+    parts: list[Any] = []
+    if wanted is None:
+        parts.append(view.summary_table(records))
+        records = view.slowest(records, 1 if slowest is None else slowest)
+    parts += map(view.waterfall, records)
+    _print(parts)
+
+
+def _show_open(context: click.Context, path: str, as_json: bool) -> None:
+    if not Path(path).is_dir():
+        raise click.UsageError(
+            f"--open looks at a running job's directory (its ROLLSPAN_DIR); {path} is none."
+        )
+    from rollspan.recovery import open_sessions
+
+    sessions: list[Mapping[str, Any]] = view.by_age(open_sessions(Path(path)))
+    if not sessions:
+        _give_up(
+            context,
+            f"no rollout is open in a running process that writes to {path}. They show within "
+            "ROLLSPAN_CHECKPOINT_INTERVAL (10 s) of what they do; finished ones: "
+            f"`rollspan show {path}`.",
+        )
+    if as_json:
+        _write(to_line(dict(session)) for session in sessions)
+    else:
+        _print([view.open_table(sessions)])
+
+
+def _print(parts: Iterable[Any]) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal of ASCII gets a question mark, not a traceback
+    console = Console(highlight=False, markup=False, emoji=False)
+    for at, part in enumerate(parts):
+        if at:
+            console.print()
+        console.print(part)
+
+
+def _write(lines: Iterable[bytes]) -> None:
+    stream = sys.stdout.buffer
+    for line in lines:
+        stream.write(line)
+    stream.flush()
+
+
+def _tell(message: str) -> None:
+    click.echo(f"rollspan show: {message}", err=True)
+
+
+def _give_up(context: click.Context, message: str) -> NoReturn:
+    _tell(message)
+    context.exit(1)
