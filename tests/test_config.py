@@ -170,7 +170,7 @@ def test_no_argument_value_raises(name: str, value: object) -> None:
 
 def test_an_unknown_argument_is_a_type_error_with_the_nearest_name() -> None:
     """A keyword that is no setting is a programming error and says what was probably meant."""
-    with pytest.raises(TypeError, match=r"'jornal_dir'.*did you mean journal_dir\?"):
+    with pytest.raises(TypeError, match=r"'jornal_dir'.*\(did you mean journal_dir\?\)"):
         resolve({}, jornal_dir="x")
 
 
@@ -178,7 +178,7 @@ def test_an_unknown_variable_is_a_problem_with_the_nearest_name() -> None:
     """A mistyped ROLLSPAN_ variable does not pass in silence."""
     (problem,) = resolve({"ROLLSPAN_JOURNAL_DIRR": "x", "OTHER": "y"}).problems
     assert problem.variable == "ROLLSPAN_JOURNAL_DIRR"
-    assert "ROLLSPAN_JOURNAL_DIR?" in str(problem)
+    assert "did you mean ROLLSPAN_JOURNAL_DIR?" in str(problem)
 
 
 def test_a_wrong_first_variable_leaves_the_second() -> None:
@@ -374,3 +374,23 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
 
     assert resolve({}, rank=Number()).settings.rank == 4
     assert values.size(1)(Number()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("journal_max_bytes", 256 << 20, "256MiB"),
+        ("attribute_max_bytes", 16384, "16KiB"),
+        ("attribute_max_bytes", 1000, "1000"),
+        ("file_max_bytes", 0, "0"),
+        ("file_mode", 0o600, "0600"),
+        ("traces_exporters", ("otlp", "console"), "otlp,console"),
+        ("traces_exporters", (), "none"),
+        ("role", None, "not set"),
+    ],
+)
+def test_a_value_is_shown_as_people_write_it(name: str, value: object, text: str) -> None:
+    """Messages and `rollspan doctor` show a value in a form that the setting reads."""
+    assert config.shown(name, value) == text
+    if value is not None:
+        assert config.VARIABLES[name].parse(text) == value

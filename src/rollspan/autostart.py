@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from .config import Resolved
+
     RolloutInstrumentor: type[Any]
 
 _OFF = frozenset({"", "0", "false", "no", "off"})
+
+resolved: Resolved | None = None
+"""What start-up found, before it put the run's name and folders into the environment; None if it did not."""
 
 
 def start() -> None:
@@ -23,19 +28,21 @@ def start() -> None:
 
     Reports wrong values in the environment. Never raises.
     """
+    global resolved  # noqa: PLW0603 - told to `rollspan doctor`
     try:
         environ = os.environ
         if environ.get("ROLLSPAN_ENABLED", "").strip().lower() in _OFF or _is_child(environ):
             return
         from . import config
 
-        resolved = config.resolve(environ)
-        if not resolved.settings.enabled:
-            wrong = tuple(problem for problem in resolved.problems if problem.variable == "ROLLSPAN_ENABLED")
-            config.report(config.Resolved(resolved.settings, resolved.sources, wrong), environ)
+        found = config.resolve(environ)
+        if not found.settings.enabled:
+            wrong = tuple(problem for problem in found.problems if problem.variable == "ROLLSPAN_ENABLED")
+            config.report(config.Resolved(found.settings, found.sources, wrong), environ)
             return
-        config.report(resolved, environ)
-        config.hand_on(resolved.settings, environ)
+        config.report(found, environ)
+        config.hand_on(found.settings, environ)
+        resolved = found
     except Exception:
         _failed()
 

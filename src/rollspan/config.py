@@ -173,7 +173,7 @@ def resolve(environ: Mapping[str, str] | None = None, /, **arguments: Any) -> Re
             value, source = _fallback(name, setting.default, found, environ)
         found[name] = value
         sources[name] = source.removesuffix(f" {name}")
-        used = f"using {_shown(name, value)} ({source})"
+        used = f"using {shown(name, value)} ({source})"
         problems += [Problem(place, text, expected, used) for place, text, expected in wrong]
     return Resolved(Settings(**found), sources, (*problems, *_unknown(environ)))
 
@@ -285,7 +285,9 @@ def _make_run_id() -> str:
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:
     known = {variable for spec in VARIABLES.values() for variable in spec.environment} | INTERNAL
     return [
-        Problem(name, environ[name][:200], f"no such variable{_guess(name, known - INTERNAL)}", "ignored")
+        Problem(
+            name, environ[name][:200], f"the name of a setting{_guess(name, known - INTERNAL)}", "ignored"
+        )
         for name in sorted(environ)
         if name.startswith("ROLLSPAN_") and name not in known
     ]
@@ -295,7 +297,7 @@ def _guess(name: str, known: Any) -> str:
     import difflib  # 10 ms, for the one who mistyped
 
     near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _text(value: object) -> str:
@@ -306,9 +308,15 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def _shown(name: str, value: object) -> str:
+def shown(name: str, value: object) -> str:
+    """The value of a setting as people write it."""
     if name == "file_mode" and isinstance(value, int):
         return f"{value:04o}"
-    if isinstance(value, tuple):
-        return ",".join(value) or "none"
+    if value is None:
+        return "not set"
+    if name.endswith("_bytes") and isinstance(value, int) and value and value % 1024 == 0:
+        power = 2 if value % (1 << 20) == 0 else 1
+        return f"{value >> (10 * power)}{'KM'[power - 1]}iB"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value)) or "none"
     return str(value)
