@@ -65,11 +65,11 @@ def axis(length: float, width: int, ascii_only: bool = False) -> tuple[str, str]
     """Two lines of `width` cells: labels at round times, and the ruler below them."""
     start, line, tick, end = "|-+|" if ascii_only else "├─┬┤"
     ruler = [start, *[line] * (width - 2), end]
-    labels = [" "] * width
-    at, step = 0, _step(length, width)
+    labels = ["0"] + [" "] * (width - 1)
+    at, step = 1, _step(length, width)
     while step and at * step <= length:
         cell = min(round(at * step / length * width), width - 1)
-        label = encodable(duration(at * step, trim=True), ascii_only) if at else "0"
+        label = encodable(duration(at * step, trim=True), ascii_only)
         if 0 < cell < width - 1:
             ruler[cell] = tick
         if cell + cell_len(label) <= width:
