@@ -1,0 +1,143 @@
+"""`rollspan show`: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rollspan.cli.show import command
+
+BEGIN = 1_760_000_000.0
+
+
+def a_record(number: int, total_s: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "request_id": number,
+        "rank": 0,
+        "status": "accepted",
+        "submit_ts": BEGIN,
+        "wait_return_ts": BEGIN + total_s,
+        "total_s": total_s,
+        "generate_s": total_s,
+        "phases": {"generate": [{"start_ts": BEGIN, "end_ts": BEGIN + total_s}]},
+        "session_id": f"{number:x}" * 32,
+        "trace_id": f"{number:x}" * 32,
+        **changes,
+    }
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A directory with three rollouts of 1, 3 and 2 s."""
+    records = [a_record(10, 1.0), a_record(11, 3.0), a_record(12, 2.0, status="failed", wait_return_ts=None)]
+    (tmp_path / "sessions-r0.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return tmp_path
+
+
+def show(*arguments: str | Path, **options: Any) -> Result:
+    return CliRunner().invoke(command, list(map(str, arguments)), **options)
+
+
+def test_the_table_and_the_slowest_come_first(run_dir: Path) -> None:
+    """Without options: the figures of all, and the waterfall of the slowest one."""
+    result = show(run_dir)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("3 rollouts")
+    assert [line for line in result.stdout.splitlines() if line.startswith("rollout ")] == [
+        f"rollout {'b' * 32}"
+    ]
+    assert result.stderr == ""
+
+
+def test_slowest_chooses_how_many(run_dir: Path) -> None:
+    """`--slowest 2` gives two waterfalls in order, `--slowest 0` the table alone."""
+    heads = [
+        line[8] for line in show(run_dir, "--slowest", "2").stdout.splitlines() if line.startswith("rollout ")
+    ]
+    assert heads == ["b", "c"]
+    assert "rollout " not in show(run_dir, "--slowest", "0").stdout.replace("rollouts ", "")
+
+
+def test_session_shows_one(run_dir: Path) -> None:
+    """`--session` with the beginning of an id gives that waterfall and no table."""
+    result = show(run_dir, "--session", "cc")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"rollout {'c' * 32}\nfailed")
+    assert "rollouts" not in result.stdout
+
+
+def test_an_unknown_session_is_not_found(run_dir: Path) -> None:
+    """An id that fits nothing exits 1 and says what was looked for and where."""
+    result = show(run_dir, "--session", "zz")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "'zz'" in result.stderr
+    assert str(run_dir) in result.stderr
+
+
+def test_an_ambiguous_session_lists_what_fits(tmp_path: Path) -> None:
+    """A beginning that several ids share exits 1 and names them."""
+    records = [a_record(1, 1.0, session_id=f"run-{n}") for n in range(12)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    result = show(tmp_path / "a.jsonl", "--session", "run")
+    assert result.exit_code == 1
+    assert "12 rollouts fit 'run'" in result.stderr
+    assert "run-9\n  and 2 more" in result.stderr
+
+
+def test_json_is_for_programs(run_dir: Path) -> None:
+    """`--json` prints the figures; with a choice of rollouts, their records, one a line."""
+    assert json.loads(show(run_dir, "--json").stdout)["sessions"] == 3
+    lines = show(run_dir, "--json", "--slowest", "2").stdout.splitlines()
+    assert [json.loads(line)["request_id"] for line in lines] == [11, 12]
+    assert json.loads(show(run_dir, "--json", "--session", "aa").stdout) == a_record(10, 1.0)
+
+
+def test_damage_is_told_apart_from_the_output(run_dir: Path) -> None:
+    """Damaged lines go to stderr and make it exit 1; what is whole is shown."""
+    with (run_dir / "sessions-r0.jsonl").open("a") as file:
+        file.write('{"status": "acc')
+    result = show(run_dir, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["sessions"] == 3
+    assert "sessions-r0.jsonl:4: left out" in result.stderr
+
+
+def test_an_empty_directory_says_what_to_do(tmp_path: Path) -> None:
+    """Nothing found exits 1, and tells what was looked for and how records come to be."""
+    result = show(tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "sessions-r*.jsonl" in result.stderr
+    assert "ROLLSPAN_ENABLED=1" in result.stderr
+
+
+def test_the_directory_comes_from_the_environment(run_dir: Path) -> None:
+    """Without an argument, it is the directory that runs write to."""
+    assert show(env={"ROLLSPAN_DIR": str(run_dir)}).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["no-such-place"], "No such file or directory: no-such-place"),
+        ([".", "--open", "--session", "a"], "--session and --open exclude each other"),
+        ([".", "--slowest", "-1"], "--slowest"),
+        (["-", "--open"], "--open looks at a running job's directory"),
+    ],
+)
+def test_wrong_use_exits_2(arguments: list[str], says: str) -> None:
+    """A wrong call is answered with what is wrong in it."""
+    result = show(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_standard_input_is_read_and_left_open(run_dir: Path) -> None:
+    """`-` reads records from a pipe."""
+    data = (run_dir / "sessions-r0.jsonl").read_bytes()
+    result = show("-", "--json", input=data)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["sessions"] == 3
