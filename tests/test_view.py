@@ -244,3 +244,13 @@ def test_open_rollouts_are_listed_by_age() -> None:
     lines = [line.split() for line in rendered(view.open_table([young, old]), 120).splitlines()]
     assert lines[-2][:10] == ["1", "min", "15", "s", "pending", "generate", "7", "-", "0", "a:9"]
     assert lines[-1] == ["2.00", "s", "pending", "-", "-", "-", "1", "b:5", "s2"]
+
+
+def test_a_narrow_console_keeps_what_identifies_the_work() -> None:
+    """At 80 columns age, status, phase, task, rank and process are whole; the session's id is left out."""
+    session = a_record(status="pending", age_s=9493.0, host="node-17", pid=4007, open_phases=["execution"])
+    text = rendered(view.open_table([session]), 80)
+    assert text.splitlines()[-1].split() == [
+        "2", "h", "38", "min", "pending", "execution", "7", "-", "0", "node-17:4007",
+    ]  # fmt: skip
+    assert "abab" not in text

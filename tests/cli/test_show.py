@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +145,43 @@ def test_standard_input_is_read_and_left_open(run_dir: Path) -> None:
     result = show("-", "--json", input=data)
     assert result.exit_code == 0
     assert json.loads(result.stdout)["sessions"] == 3
+
+
+JOB = """
+import sys, rollspan
+session = rollspan.start_session(task_id="slow one")
+session.mark_enqueued()
+with session.execution():
+    print("running", flush=True)
+    sys.stdin.read()
+session.mark_accepted()
+session.mark_consumed()
+"""
+
+
+def test_open_shows_what_runs_in_another_process(tmp_path: Path) -> None:
+    """`--open` finds a rollout that a live process has begun, and nothing once it has ended."""
+    pytest.importorskip("rollspan.recovery")
+    settings = {"ROLLSPAN_ENABLED": "1", "ROLLSPAN_DIR": str(tmp_path), "ROLLSPAN_CHECKPOINT_INTERVAL": "0.1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", JOB], env=os.environ | settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == b"running\n"
+        result = show(tmp_path, "--open", "--json")
+        for _ in range(100):
+            if result.exit_code == 0:
+                break
+            time.sleep(0.1)
+            result = show(tmp_path, "--open", "--json")
+        found = [json.loads(line) for line in result.stdout.splitlines()]
+        text = show(tmp_path, "--open").stdout
+        job.communicate()
+    assert [(one["task_id"], one["status"], one["pid"]) for one in found] == [
+        ("slow one", "pending", job.pid)
+    ]
+    assert text.startswith("1 open rollout\n")
+    assert "slow one" in text
+    result = show(tmp_path, "--open")
+    assert result.exit_code == 1
+    assert "no rollout is open" in result.stderr

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import zlib
 from collections.abc import Iterator
 
 import click
 
+from rollspan.cli._output import write_lines
 from rollspan.fold import fold
 from rollspan.otlp_json import read_spans
 from rollspan.record import to_line
@@ -35,15 +34,7 @@ def command(context: click.Context, files: tuple[str, ...]) -> None:
     """
     problems: list[str] = []
     records = fold(span for file in files for span in _spans(file, problems))
-    try:
-        stream = sys.stdout.buffer
-        for record in records:
-            stream.write(to_line(record))
-        stream.flush()
-    except BrokenPipeError:
-        # The reader had enough, as head does. Python would complain again at its exit's flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
+    write_lines(map(to_line, records))
     for problem in shortened(problems):
         click.echo(f"rollspan fold: {problem}", err=True)
     if not records:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import orjson
-from rich.console import Console
 
 from rollspan import view
+from rollspan.cli._output import print_parts, write_lines
 from rollspan.record import Record, to_line
 
 _FEW = 10
@@ -109,9 +107,9 @@ def _the_one(context: click.Context, records: list[Record], wanted: str, path: s
 def _print_json(records: list[Record], slowest: int | None, wanted: str | None) -> None:
     if wanted is None and slowest is None:
         figures = orjson.dumps(view.summary(records), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        _write([figures])
+        write_lines([figures])
         return
-    _write(map(to_line, records if slowest is None else view.slowest(records, slowest)))
+    write_lines(map(to_line, records if slowest is None else view.slowest(records, slowest)))
 
 
 def _print_text(records: list[Record], slowest: int | None, wanted: str | None) -> None:
@@ -120,7 +118,7 @@ def _print_text(records: list[Record], slowest: int | None, wanted: str | None) 
         parts.append(view.summary_table(records))
         records = view.slowest(records, 1 if slowest is None else slowest)
     parts += map(view.waterfall, records)
-    _print(parts)
+    print_parts(parts)
 
 
 def _show_open(context: click.Context, path: str, as_json: bool) -> None:
@@ -139,26 +137,9 @@ def _show_open(context: click.Context, path: str, as_json: bool) -> None:
             f"`rollspan show {path}`.",
         )
     if as_json:
-        _write(to_line(dict(session)) for session in sessions)
+        write_lines(to_line(dict(session)) for session in sessions)
     else:
-        _print([view.open_table(sessions)])
-
-
-def _print(parts: Iterable[Any]) -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal of ASCII gets a question mark, not a traceback
-    console = Console(highlight=False, markup=False, emoji=False)
-    for at, part in enumerate(parts):
-        if at:
-            console.print()
-        console.print(part)
-
-
-def _write(lines: Iterable[bytes]) -> None:
-    stream = sys.stdout.buffer
-    for line in lines:
-        stream.write(line)
-    stream.flush()
+        print_parts([view.open_table(sessions)])
 
 
 def _tell(message: str) -> None:

@@ -10,6 +10,7 @@ from rollspan.view.text import duration
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 _LEFT_BLOCKS = " ▏▎▍▌▋▊▉█"
+_SHORTEST = 1e-9  # seconds: the resolution of the stamps
 _IN_ASCII = {"µ": "u", "…": "~", "·": "|", "→": "->", TIMES: "x"}
 _STEPS = [digit * 10.0**power for power in range(-9, 1) for digit in (1, 2, 5)]
 _STEPS += [10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 43200]
@@ -30,7 +31,7 @@ def bar(
     """
     first, last, covered = [1.0] * width, [0.0] * width, [0.0] * width
     thickest = set()
-    scale = width / length if length > 0 else 0.0
+    scale = width / length if length >= _SHORTEST else 0.0
     for start, end in spans:
         left = min(max(start * scale, 0.0), width)
         right = min(max(end * scale, left), width)
@@ -81,8 +82,10 @@ def axis(length: float, width: int, ascii_only: bool = False) -> tuple[str, str]
 def _step(length: float, width: int) -> float | None:
     """The smallest round step whose labels keep a distance; None for a scale without length."""
     for step in _STEPS:
-        if length <= 0 or step > length:
-            return length or None
+        if length < _SHORTEST:
+            return None
+        if step > length:
+            return length
         times = range(1, min(9, int(length / step)) + 1)
         widest = max(len(duration(time * step, trim=True)) for time in times)
         if step / length * width >= widest + 4:
