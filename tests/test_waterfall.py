@@ -37,6 +37,12 @@ def test_bars_lie_where_their_time_lies() -> None:
     assert bar([(0, 0.25), (0.75, 1)], 1.0, 8) == "██    ██"
 
 
+def test_several_intervals_show_how_much_they_fill() -> None:
+    """In a merged row, a cell is as high as its time was busy."""
+    assert bar([(0, 1 / 16), (1 / 4, 1 / 2)], 1.0, 8) == "▄ ██    "
+    assert bar([(n / 1000, (n + 0.25) / 1000) for n in range(1000)], 1.0, 8) == "▂" * 8
+
+
 def test_waits_differ_from_work_without_colour() -> None:
     """Waits are shaded, work is solid, in plain ASCII too."""
     assert bar([(0, 0.5)], 1.0, 8, light=True) == "░░░░    "

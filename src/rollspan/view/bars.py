@@ -10,6 +10,7 @@ from rollspan.view.text import duration
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 _LEFT_BLOCKS = " ▏▎▍▌▋▊▉█"
+_LOWER_BLOCKS = " ▁▂▃▄▅▆▇█"
 _SHORTEST = 1e-9  # seconds: the resolution of the stamps
 _IN_ASCII = {"µ": "u", "…": "~", "·": "|", "→": "->", TIMES: "x"}
 _STEPS = [digit * 10.0**power for power in range(-9, 1) for digit in (1, 2, 5)]
@@ -27,8 +28,9 @@ def bar(
     """`width` cells that show `spans` (start, end) on a scale from 0 to `length`.
 
     Every span leaves at least a mark. Work is solid; `light` (waits) is shaded, so that the two differ
-    without colour as well.
+    without colour as well. Of several spans, the height of a cell says how much of its time they fill.
     """
+    spans = list(spans)
     first, last, covered = [1.0] * width, [0.0] * width, [0.0] * width
     thickest = set()
     scale = width / length if length >= _SHORTEST else 0.0
@@ -47,6 +49,9 @@ def bar(
     if light or ascii_only:
         full = ("-" if light else "#") if ascii_only else "░"
         return "".join(full if covered[at] >= 0.5 or at in thickest else " " for at in range(width))
+    if len(spans) > 1:
+        heights = (max(round(part * 8), at in thickest) for at, part in enumerate(covered))
+        return "".join(_LOWER_BLOCKS[height] for height in heights)
     return "".join(_block(first[at], last[at], at in thickest) for at in range(width))
 
 

@@ -80,7 +80,6 @@ class Waterfall:
         shown, left_out = rows(self._record, self._max_rows)
         if not shown:
             return [Text("neither waits nor phases are in this record", style="dim")]
-        names = [_name(row) for row in shown]
         times = [encodable(duration(row.seconds), ascii_only) for row in shown]
         begins = ["" if not row.spans else "+" + encodable(duration(row.start), ascii_only) for row in shown]
         shares = [share(row.seconds, length) for row in shown]
@@ -89,8 +88,8 @@ class Waterfall:
             columns.insert(0, (begins, "start"))
         if width >= _WIDE:
             columns.append((shares, "share"))
-        # Names may take a third; the bars get what is left.
-        name_width = min(max(map(cell_len, names)), max(10, width // 3))
+        # Names take a third at most; the bars get what is left.
+        name_width = min(max(cell_len(_name(row, 40)) for row in shown), max(10, min(width // 3, 30)))
         widths = [max(map(len, [*texts, title])) for texts, title in columns]
         bar_width = max(8, width - name_width - 2 - sum(widths) - 2 * len(widths))
         labels, ruler = axis(length, bar_width, ascii_only)
@@ -113,16 +112,17 @@ class Waterfall:
                 drawn = Text(bar(row.spans, length, bar_width, row.is_wait, ascii_only), style)
             else:
                 drawn = Text("(the record does not say when)"[:bar_width].ljust(bar_width), "dim")
-            name = Text(names[at], "italic" if row.is_wait else "")
+            name = Text(_name(row, name_width), "italic" if row.is_wait else "")
             result.append(line(name, drawn, [texts[at] for texts, _ in columns]))
         if left_out:
             result.append(Text(f"and {count(left_out)} shorter ones", "dim"))
         return result
 
 
-def _name(row: Row) -> str:
+def _name(row: Row, width: int) -> str:
+    indent = "  " * min(row.depth, _MAX_INDENT)
     times = f" {TIMES}{count(len(row.spans))}" if len(row.spans) > 1 else ""
-    return "  " * min(row.depth, _MAX_INDENT) + safe(row.name, 40) + times
+    return indent + safe(row.name, max(4, width - len(indent) - len(times))) + times
 
 
 def _header(record: Record, width: int) -> list[Text]:
