@@ -54,7 +54,7 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
         "file_systems": file_systems(directory, settings.journal_dir, problems),
         "journals": journals(directory, settings.journal_dir, problems),
         "directory": str(directory),
-        "notes": notes(settings, environ),
+        "notes": notes(settings, environ, problems),
         "problems": problems,
     }
     problems += _missing_exporters(settings)
@@ -165,8 +165,8 @@ def _missing_exporters(settings: config.Settings) -> list[str]:
     return found
 
 
-def notes(settings: config.Settings, environ: Mapping[str, str]) -> list[str]:
-    """What is no fault, and good to know."""
+def notes(settings: config.Settings, environ: Mapping[str, str], problems: list[str]) -> list[str]:
+    """What is no fault, and good to know; what is one goes to `problems`."""
     found = []
     if not settings.enabled:
         found.append("rollspan is off; ROLLSPAN_ENABLED=1 turns it on.")
@@ -174,10 +174,10 @@ def notes(settings: config.Settings, environ: Mapping[str, str]) -> list[str]:
         found.append("OTEL_SDK_DISABLED=true switches rollspan off together with OpenTelemetry.")
     sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip()
     if sampler not in _COMPLETE_SAMPLERS:
-        found.append(
-            f"OTEL_TRACES_SAMPLER={sampler}: by rollspan's own route every session still has its record. If "
-            "the program sets an SDK tracer provider (opentelemetry-instrument does), records are incomplete: "
-            "sessions that the sampler drops have none. ROLLSPAN_SPANS=light avoids that."
+        (problems if settings.spans == "sdk" else found).append(
+            f"OTEL_TRACES_SAMPLER={sampler}: by rollspan's own route every session has its record. "
+            "If the program sets an SDK tracer provider (opentelemetry-instrument does), records are "
+            "incomplete: sessions that the sampler drops have none. ROLLSPAN_SPANS=light avoids that."
         )
     limit = environ.get("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT") or environ.get("OTEL_ATTRIBUTE_COUNT_LIMIT") or ""
     if limit.strip().isdigit() and int(limit) < 128:
@@ -204,8 +204,9 @@ def file_systems(directory: Path, journal_dir: Path | None, problems: list[str])
     if not usable:
         tried = ", ".join(f"{each.folder} ({each.file_system or 'unknown'})" for each in candidates)
         problems.append(
-            f"no folder for the journal on a file system that reserves room for real; tried {tried}. Sessions "
-            "stay in memory and do not survive a kill; set ROLLSPAN_JOURNAL_DIR to one on tmpfs, ext4 or xfs"
+            f"no folder for the journal on a file system that reserves room for real; tried {tried}. "
+            "Sessions stay in memory and do not survive a kill; set ROLLSPAN_JOURNAL_DIR to one on tmpfs, "
+            "ext4 or xfs"
         )
     return {
         "data": {

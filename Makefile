@@ -1,0 +1,61 @@
+# `make demo` and `make test` need python3 (3.10 or newer) and nothing else; what they install stays in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_ARGS ?=
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    train a tiny policy and see every rollout traced   (DEMO_ARGS='--steps 20')"
+	@echo "make test    run the tests                                      (TEST_ARGS='-k fold')"
+	@echo "make check   ruff and mypy"
+	@echo "make clean   remove .venv, caches and what a demo wrote here"
+
+demo: $(VENV)/.demo
+	$(BIN)/rollspan demo $(DEMO_ARGS)
+
+# One thread a process: the tests start many of them.
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs $(TEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build rollspan-data
+
+# A stamp is as new as the last installation, so the second time is quick; a changed pyproject.toml renews it.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "rollspan needs Python 3.10 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.created pyproject.toml
+	@echo "$$DOWNLOADS"
+	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[demo]'
+	@touch $@
+
+# The demo is tested too, so its packages are among those of the tests.
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	@echo "$$DOWNLOADS"
+	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[demo,dev]'
+	@touch $@ $(VENV)/.demo
+
+define DOWNLOADS
+Setting up $(VENV) in this folder; nothing outside it is changed. To be downloaded, unless pip has it cached:
+  rollspan's own needs and the tools     about 70 MB
+  torch, for the demo                    about 2.5 GB on Linux with the CUDA libraries it brings,
+                                         about 200 MB elsewhere or as its CPU build
+A CPU build of torch: make PIP_ARGS='--extra-index-url URL' with the CPU index that torch's site names.
+This happens once, and again when pyproject.toml changes.
+endef
+export DOWNLOADS

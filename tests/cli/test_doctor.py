@@ -1,0 +1,214 @@
+"""`rollspan doctor`: settings, endpoints, file systems, journals, and what is wrong with them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollspan import config
+
+ROLLSPAN = str(Path(sysconfig.get_path("scripts"), "rollspan"))
+
+
+def doctor(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `rollspan doctor` in `folder`."""
+    drop = ("OTEL_", "ROLLSPAN_", "SLURM_", "RAY_", "TORCHELASTIC_")
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(drop)}
+    return subprocess.run(
+        [ROLLSPAN, "doctor", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=inherited | environ,
+        timeout=60,
+        check=False,
+    )
+
+
+def report(*arguments: str, folder: Path, **environ: str) -> dict[str, Any]:
+    """What it says in JSON; its exit code goes with the problems."""
+    done = doctor("--json", *arguments, folder=folder, **environ)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (1 if found["problems"] else 0)
+    return found
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Any]:
+    """A function that lays down a journal's header below tmp_path/data, of a live process if asked."""
+    locks: list[int] = []
+
+    def lay(name: str, *, live: bool = False, **header: Any) -> None:
+        folder = tmp_path / "data" / "journal" / name
+        folder.mkdir(parents=True)
+        whole = {"run_id": "r1", "rank": 0, "pid": 1, "host": socket.gethostname(), "started": 1.0} | header
+        (folder / "header.json").write_text(json.dumps(whole))
+        locks.append(os.open(folder / "owner.lock", os.O_RDWR | os.O_CREAT))
+        if live:
+            fcntl.flock(locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    yield lay
+    for lock in locks:
+        os.close(lock)
+
+
+def test_a_plain_environment_has_no_problem(tmp_path: Path) -> None:
+    """With nothing set it exits with 0, says that rollspan is off, and writes nothing."""
+    done = doctor(folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "No problem found" in done.stdout
+    assert "ROLLSPAN_ENABLED=1 turns it on" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_setting_is_listed_with_its_source(tmp_path: Path) -> None:
+    """Each setting has a value, where it came from, and the variables that would change it."""
+    found = report(folder=tmp_path, ROLLSPAN_ENABLED="1", RANK="2", ROLLSPAN_FILE_MODE="0640")
+    settings = found["settings"]
+    assert list(settings) == list(config.VARIABLES)
+    assert (settings["rank"]["value"], settings["rank"]["source"]) == ("2", "RANK")
+    assert (settings["file_mode"]["value"], settings["file_mode"]["source"]) == ("0640", "ROLLSPAN_FILE_MODE")
+    assert settings["dir"]["source"] == "default"
+    assert settings["run_id"]["source"] == "made"
+    text = doctor(folder=tmp_path, ROLLSPAN_FILE_MODE="0640").stdout
+    for variable in config.VARIABLES.values():
+        assert not variable.environment or variable.environment[0] in text
+
+
+def test_a_wrong_value_and_a_mistyped_name_are_problems(tmp_path: Path) -> None:
+    """Exit code 1, naming the variable, the value, what was expected and what is used."""
+    done = doctor(folder=tmp_path, ROLLSPAN_RANK="first", ROLLSPAN_DIRR="x")
+    assert done.returncode == 1
+    assert "ROLLSPAN_RANK='first': expected a whole number, 0 or more; using 0 (default)" in done.stdout
+    assert "did you mean ROLLSPAN_DIR?" in done.stdout
+
+
+def test_an_endpoint_that_answers_is_no_problem(tmp_path: Path) -> None:
+    """Something listens there, so every signal that goes there is reachable."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        found = report(folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+    assert [each["signal"] for each in found["endpoints"]] == ["traces", "records", "metrics"]
+    assert all(each["reachable"] for each in found["endpoints"])
+    assert found["problems"] == []
+
+
+def test_an_endpoint_that_does_not_answer_is_a_problem(tmp_path: Path) -> None:
+    """Nobody listens on the endpoint of one signal: that signal, and no other, is named."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        found = report(folder=tmp_path, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=endpoint)
+    (problem,) = found["problems"]
+    assert problem.startswith(f"traces: {endpoint} does not answer")
+
+
+def test_no_endpoint_means_no_connection(tmp_path: Path) -> None:
+    """Without an endpoint nothing is tried, and a note says that there is the file alone."""
+    found = report(folder=tmp_path)
+    assert found["endpoints"] == []
+    assert any("the file of records alone" in note for note in found["notes"])
+
+
+def test_credentials_are_not_shown(tmp_path: Path) -> None:
+    """Neither headers nor the password of an address appear in what people paste into issues."""
+    secret = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=s3cret",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:s3cret@127.0.0.1:1",
+    }
+    for arguments in ([], ["--json"]):
+        done = doctor(*arguments, folder=tmp_path, **secret)
+        assert "s3cret" not in done.stdout + done.stderr
+        assert "127.0.0.1:1" in done.stdout
+
+
+def test_an_exporter_that_is_not_installed_is_a_problem(tmp_path: Path) -> None:
+    """OTEL_TRACES_EXPORTER names something unknown; the answer lists what there is."""
+    (problem,) = report(folder=tmp_path, OTEL_TRACES_EXPORTER="zipkinn")["problems"]
+    assert "'zipkinn'" in problem
+    assert "console" in problem
+
+
+@pytest.mark.parametrize(("sampler", "told"), [("traceidratio", True), ("always_on", False)])
+def test_a_sampler_that_drops_is_noted(tmp_path: Path, sampler: str, told: bool) -> None:
+    """What a sampler of the environment means for the records is said where it drops anything."""
+    found = report(folder=tmp_path, OTEL_TRACES_SAMPLER=sampler)
+    assert any("incomplete" in note for note in found["notes"]) is told
+
+
+def test_a_sampler_on_the_sdks_spans_is_a_problem(tmp_path: Path) -> None:
+    """With ROLLSPAN_SPANS=sdk records are sure to be incomplete."""
+    found = report(folder=tmp_path, OTEL_TRACES_SAMPLER="traceidratio", ROLLSPAN_SPANS="sdk")
+    assert any("incomplete" in problem for problem in found["problems"])
+
+
+def test_the_journals_place_is_told(tmp_path: Path) -> None:
+    """One of the folders that the journal may lie in is chosen, with its file system."""
+    found = report(folder=tmp_path)["file_systems"]
+    chosen = [each for each in found["journal"] if each["chosen"]]
+    assert len(chosen) == 1
+    assert chosen[0]["type"]
+    assert found["data"]["folder"] == str(tmp_path / "rollspan-data")
+
+
+def test_a_folder_that_cannot_be_made_is_a_problem(tmp_path: Path) -> None:
+    """ROLLSPAN_DIR below a file is found before the job runs."""
+    (tmp_path / "file").write_text("")
+    found = report(folder=tmp_path, ROLLSPAN_DIR=str(tmp_path / "file" / "data"))
+    assert any("is no folder" in problem for problem in found["problems"])
+
+
+def test_journals_left_behind_are_a_problem_and_live_ones_are_not(tmp_path: Path, journal: Any) -> None:
+    """What dead processes left is counted, with the command that delivers it."""
+    journal("one", live=True)
+    assert report(str(tmp_path / "data"), folder=tmp_path)["problems"] == []
+    journal("two")
+    found = report(str(tmp_path / "data"), folder=tmp_path)
+    assert (found["journals"]["running"], found["journals"]["left"]) == (1, 1)
+    (problem,) = found["problems"]
+    assert f"rollspan recover {tmp_path / 'data'}" in problem
+
+
+def test_processes_of_a_run_that_disagree_are_named(tmp_path: Path, journal: Any) -> None:
+    """A setting that differs within a run is listed with each value and who has it."""
+    journal("one", live=True, rank=0, pid=11, settings={"spans": "auto", "file_mode": 0o600})
+    journal("two", live=True, rank=1, pid=12, settings={"spans": "light", "file_mode": 0o600})
+    found = report(str(tmp_path / "data"), folder=tmp_path)
+    (difference,) = found["journals"]["disagreements"]
+    assert difference["setting"] == "spans"
+    assert set(difference["values"]) == {"auto", "light"}
+    assert "rank 1, pid 12" in difference["text"]
+    assert difference["text"] in found["problems"]
+
+
+def test_live_processes_of_different_runs_in_one_folder_are_named(tmp_path: Path, journal: Any) -> None:
+    """Processes that were meant to be one run, and are not, stand out by their run ids."""
+    journal("one", live=True, run_id="r1")
+    journal("two", live=True, run_id="r2")
+    (difference,) = report(str(tmp_path / "data"), folder=tmp_path)["journals"]["disagreements"]
+    assert difference["setting"] == "run_id"
+    assert set(difference["values"]) == {"r1", "r2"}
+
+
+def test_a_damaged_header_does_not_stop_it(tmp_path: Path, journal: Any) -> None:
+    """A header cut short by a kill, or of another form, is lived with."""
+    journal("one", settings=["not", "a", "mapping"], endpoints=7, run_id=None)
+    (tmp_path / "data" / "journal" / "two").mkdir()
+    (tmp_path / "data" / "journal" / "two" / "header.json").write_text('{"run_id": "r')
+    assert report(str(tmp_path / "data"), folder=tmp_path)["journals"]["disagreements"] == []
+
+
+def test_a_directory_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
+    """Exit code 2, with what to name instead."""
+    done = doctor("nowhere", folder=tmp_path)
+    assert done.returncode == 2
+    assert "No such directory: nowhere" in done.stderr

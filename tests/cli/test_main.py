@@ -1,0 +1,85 @@
+"""The `rollspan` command as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import rollspan
+from rollspan.cli.main import COMMANDS
+
+ROLLSPAN = str(Path(sysconfig.get_path("scripts"), "rollspan"))
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `rollspan` with `arguments`."""
+    return subprocess.run([ROLLSPAN, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_lists_every_command_and_loads_none() -> None:
+    """`rollspan --help` comes without loading a command, OpenTelemetry or torch."""
+    done = call("--help")
+    assert done.returncode == 0
+    assert [word for word in COMMANDS if f"\n  {word} " not in done.stdout] == []
+    code = (
+        "import sys; from rollspan.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in sys.modules if m.startswith(('opentelemetry', 'torch', 'rich', 'rollspan.cli.'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['rollspan.cli.main']"
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help(name: str) -> None:
+    """Each listed command exists and explains itself."""
+    done = call(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"Usage: rollspan {name}")
+
+
+def test_a_mistyped_command_is_wrong_use_with_the_nearest_name() -> None:
+    """Exit code 2 and what was probably meant."""
+    done = call("docter")
+    assert done.returncode == 2
+    assert "Did you mean doctor?" in done.stderr
+
+
+def test_version_is_told_both_ways() -> None:
+    """`--version` is one line; `version` adds what rollspan runs on."""
+    assert call("--version").stdout == f"rollspan {rollspan.__version__}\n"
+    told = json.loads(call("version", "--json").stdout)
+    assert told["rollspan"] == rollspan.__version__
+    assert told["opentelemetry-sdk"]
+    assert "opentelemetry-sdk" in call("version").stdout
+
+
+def test_ctrl_c_leaves_with_130_and_no_traceback() -> None:
+    """An interrupted command ends as the shell expects."""
+    code = (
+        "import sys, types, click\n"
+        "from rollspan.cli import main\n"
+        "@click.command(name='version')\n"
+        "def command():\n"
+        "    print('here', flush=True)\n"
+        "    import time; time.sleep(60)\n"
+        "sys.modules['rollspan.cli.version'] = types.SimpleNamespace(command=command)\n"
+        "main.main(['version'])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "here\n"
+        os.kill(child.pid, signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "Traceback" not in errors
