@@ -101,3 +101,5 @@ RUN_ID: Final = "rl.run.id"
 SYSTEM: Final = "rl.system"
 ALGORITHM: Final = "rl.algorithm"
 WORLD_SIZE: Final = "rollout.world_size"
+STEP_DISPATCHED: Final = "rollout.step.dispatched"  # sessions submitted in the step
+STEP_CONSUMED: Final = "rollout.step.consumed"  # sessions consumed in the step

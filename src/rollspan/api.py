@@ -1,0 +1,330 @@
+"""The functions a program calls. Off, each costs next to nothing and nothing else of rollspan is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import health, switch
+from .null import NULL
+from .scope import Scope
+
+if TYPE_CHECKING:
+    from .span import RolloutSpan
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class phase(Scope):  # noqa: N801 - used like a function
+    """A named interval of work in the current session: `with`, `async with`, or a decorator.
+
+    `name` may be any; `generate`, `reward`, `toolcall` and `execution` mean what the specification says. The
+    other arguments are attributes; short names stand for the standard ones: `model`, `provider`, `operation`,
+    `input_tokens`, `output_tokens`, `cached_tokens`, `weight_version`, `finish_reasons`, `conversation_id`,
+    `continuation` on generate, `tool` and `call_id` on toolcall, `score` and `reward_name` on reward.
+    Entering gives the span.
+    """
+
+    __slots__ = ("_attributes", "_name")
+
+    def __init__(self, name: str, /, **attributes: Any) -> None:
+        self._entered = None
+        self._name = name
+        self._attributes = attributes
+
+    def __repr__(self) -> str:
+        return f"rollspan.phase({self._name!r})"
+
+    def _again(self) -> Scope:
+        return phase(self._name, **self._attributes)
+
+    def __enter__(self) -> Any:
+        if (switch._runtime if switch._decided else switch.runtime()) is None:  # noqa: SLF001 - off costs this
+            self._entered = (None, None, self._entered)
+            return NULL
+        return super().__enter__()
+
+    def _start(self) -> RolloutSpan | None:
+        if switch.runtime() is None:
+            return None
+        from . import context  # noqa: PLC0415
+
+        name = self._name if type(self._name) is str and self._name else str(self._name) or "_"
+        current = context.current()
+        if current is not None:
+            owner: Any = current.owner
+            if hasattr(owner, "start_phase"):
+                return owner.start_phase(name, self._attributes, current)  # type: ignore[no-any-return]
+            return owner.start_span(name, current, self._attributes)  # type: ignore[no-any-return]
+        step_span = context.current_step()
+        if step_span is not None:
+            return step_span.owner.start_span(name, step_span, self._attributes)
+        health.warn_once(
+            "api.no_session",
+            "rollspan: phase %r has no session here and is not recorded; start one, or bring one along with "
+            "rollspan.wrap, rollspan.TracedExecutor or rollspan.attach",
+            name,
+        )
+        return None
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        if exc is not None:
+            span.fail(exc)
+        span.end()
+
+
+class session(Scope):  # noqa: N801
+    """A rollout whose whole life is one block: `with`, `async with`, or a decorator. Entering gives the Session.
+
+    Nobody marked it: accepted and consumed at the end, failed when an exception leaves it, dropped when it is
+    cancelled. `task_id` names the dataset's item, `group_id` the group of samples, `session_id` replaces the
+    trace id as the session's name (it must be unique), `workflow` names the code; the rest are attributes.
+    """
+
+    __slots__ = ("_given_arguments",)
+
+    def __init__(
+        self,
+        *,
+        task_id: Any = None,
+        group_id: Any = None,
+        session_id: str | None = None,
+        workflow: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__()
+        self._given_arguments = {
+            "task_id": task_id,
+            "group_id": group_id,
+            "session_id": session_id,
+            "workflow": workflow,
+            **attributes,
+        }
+
+    def _again(self) -> Scope:
+        return session(**self._given_arguments)
+
+    def _start(self) -> RolloutSpan | None:
+        made = _make_session(self._given_arguments, block=True)
+        return made.root if made is not None else None
+
+    def _given(self, span: RolloutSpan) -> Any:
+        return span.owner
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        span.owner.finish(exc)  # type: ignore[attr-defined]
+
+
+def _make_session(given: Mapping[str, Any], *, block: bool) -> Any:
+    runtime = switch.runtime()
+    if runtime is None:
+        return None
+    from .sessions import Session  # noqa: PLC0415
+
+    return Session(runtime, given, block=block, tracer=runtime.tracer())
+
+
+def start_session(
+    *,
+    task_id: Any = None,
+    group_id: Any = None,
+    session_id: str | None = None,
+    workflow: str | None = None,
+    **attributes: Any,
+) -> Any:
+    """A rollout is submitted: for executors, which mark what becomes of it. Arguments as for `session`."""
+    if switch.runtime() is None:
+        return NULL
+    try:
+        given = {"task_id": task_id, "group_id": group_id, "session_id": session_id, "workflow": workflow, **attributes}
+        made = _make_session(given, block=False)
+    except Exception:  # noqa: BLE001
+        health.internal_error("start_session")
+        made = None
+    return NULL if made is None else made
+
+
+class step(Scope):  # noqa: N801
+    """A trainer's step: its own trace, linked from the sessions submitted and consumed in it."""
+
+    __slots__ = ("_attributes", "_number")
+
+    def __init__(self, number: Any, /, **attributes: Any) -> None:
+        super().__init__()
+        self._number = number
+        self._attributes = attributes
+
+    def _again(self) -> Scope:
+        return step(self._number, **self._attributes)
+
+    def _start(self) -> RolloutSpan | None:
+        runtime = switch.runtime()
+        if runtime is None:
+            return None
+        from .steps import Step  # noqa: PLC0415
+
+        return Step(runtime, self._number, self._attributes, runtime.tracer()).root
+
+    def _attach(self, span: RolloutSpan) -> Any:
+        from . import context  # noqa: PLC0415
+
+        return context.attach_step(span)
+
+    def _given(self, span: RolloutSpan) -> Any:
+        return span.owner
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        span.owner.finish(exc)  # type: ignore[attr-defined]
+
+
+def current_span() -> Any:
+    """The innermost phase that is open here (a session's root where there is none), or the null object."""
+    if switch.runtime() is None:
+        return NULL
+    from . import context  # noqa: PLC0415
+
+    return context.current() or NULL
+
+
+def current_session() -> Any:
+    """The session that is current here, or the null object (which is false)."""
+    if switch.runtime() is None:
+        return NULL
+    from . import carriers  # noqa: PLC0415
+
+    return carriers.current_session()
+
+
+def count(name: str, n: int = 1) -> None:
+    """Add `n` to a counter of the current session."""
+    current_session().count(name, n)
+
+
+def record_generation(
+    *,
+    model: str | None = None,
+    provider: str | None = None,
+    operation: str | None = None,
+    input_tokens: int | None = None,
+    output_tokens: int | None = None,
+    cached_tokens: int | None = None,
+    weight_version: int | Sequence[int] | None = None,
+    finish_reasons: str | Sequence[str] | None = None,
+    conversation_id: str | None = None,
+    continuation: bool | None = None,
+    prompt: Any = None,
+    completion: Any = None,
+) -> None:
+    """Describe the generation that is current here, by OpenTelemetry's GenAI conventions.
+
+    `operation` is `text_completion` (the default: tokens in, tokens out) or `chat`; `weight_version` may be
+    one per token; `continuation` says that it goes on from an aborted generation and is no new turn. `prompt`
+    and `completion` are recorded only where `ROLLSPAN_CAPTURE_CONTENT` asks for it.
+    """
+    _on("generate").record_generation(
+        model=model,
+        provider=provider,
+        operation=operation,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cached_tokens=cached_tokens,
+        weight_version=weight_version,
+        finish_reasons=finish_reasons,
+        conversation_id=conversation_id,
+        continuation=continuation,
+        prompt=prompt,
+        completion=completion,
+    )
+
+
+def record_reward(score: float, name: str | None = None) -> None:
+    """Give the current reward phase its score, and the name of what was scored."""
+    _on("reward").record_reward(score, name)
+
+
+def record_tool_call(tool: str, call_id: str | None = None, *, arguments: Any = None, result: Any = None) -> None:
+    """Describe the tool call that is current here; `arguments` and `result` only where content is captured."""
+    _on("toolcall").record_tool_call(tool, call_id, arguments=arguments, result=result)
+
+
+def _on(name: str) -> Any:
+    """The innermost open phase of this name, or the null object."""
+    span = found = current_span()
+    while span and span.name != name:
+        span = span.parent
+    if not span and found:
+        health.warn_once(
+            f"api.no_{name}", "rollspan: a record for %r was made outside of a phase of that name and is ignored", name
+        )
+    return span or NULL
+
+
+def carrier() -> dict[str, str]:
+    """What takes the current session to another thread, process or host: a few text headers, or {}.
+
+    Send it with a request, as an argument of a Ray task, in a queue; the other side calls `attach`.
+    """
+    session_here = current_session()
+    return session_here.carrier() if session_here else {}
+
+
+def attach(carrier: Mapping[str, str]) -> Scope:
+    """Be in the session that a carrier brought: `with`, `async with`, or a decorator."""
+    if switch.runtime() is None or not carrier:
+        return _Nothing()
+    from .carriers import Attached  # noqa: PLC0415
+
+    return Attached(carrier)
+
+
+class _Nothing(Scope):
+    __slots__ = ()
+
+    def _start(self) -> RolloutSpan | None:
+        return None
+
+    def _again(self) -> Scope:
+        return self
+
+
+def wrap(function: _F) -> _F:
+    """`function`, to be called in another thread with the session and phase that are current here."""
+    if switch.runtime() is None:
+        return function
+    from .carriers import wrap as wrap_on  # noqa: PLC0415
+
+    return wrap_on(function)
+
+
+def configure(**settings: Any) -> None:
+    """Turn rollspan on in this process, with settings that beat the environment (see docs/configuration.md).
+
+    Wrong values are reported in the log and the defaults used. Raises TypeError for an unknown setting.
+    """
+    switch.configure(**settings)
+
+
+def is_enabled() -> bool:
+    """Whether sessions are recorded in this process."""
+    return switch.runtime() is not None
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Deliver what has finished; False where that took longer than `timeout` seconds (30 by default)."""
+    try:
+        return switch.flush(timeout)
+    except Exception:  # noqa: BLE001
+        health.internal_error("flush")
+        return False
+
+
+def shutdown(timeout: float | None = None) -> bool:
+    """End open sessions, deliver, stop; False where not everything was delivered in `timeout` seconds.
+
+    What was not delivered stays in the journal. Called at exit by itself.
+    """
+    try:
+        return switch.shutdown(timeout)
+    except Exception:  # noqa: BLE001
+        health.internal_error("shutdown")
+        return False

@@ -1,0 +1,173 @@
+"""One defined form for every attribute, made once, before anything is written.
+
+Scalars and lists of one scalar type stay as they are. NaN and the infinities become the strings "NaN",
+"Infinity" and "-Infinity" (a NaN makes some backends fail a whole search), integers beyond 64 bits decimal
+strings, bytes text (or base64), sets sorted lists, mappings JSON text, anything else its `str` or, for
+tensors, a description: reading a tensor's value could block on the device that holds it.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from . import health
+from .spandata import AttributeValue, Scalar
+
+MAX_ATTRIBUTES = 128  # of one span: OpenTelemetry's default limit
+MAX_DEPTH = 8
+DEFAULT_MAX_BYTES = 16384
+
+_INT64 = 1 << 63
+_CUT = "..."
+
+
+def _float(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
+
+
+def _text(value: str, limit: int) -> str:
+    if not value.isascii():
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:  # a lone surrogate: OTLP strings are UTF-8
+            value = value.encode("utf-8", "backslashreplace").decode()
+            size = len(value.encode())
+    else:
+        size = len(value)
+        value = str.__str__(value)
+    if size <= limit:
+        return value
+    health.count("attributes.cut")
+    return value.encode()[: max(limit - len(_CUT), 0)].decode("utf-8", "ignore") + _CUT
+
+
+def _describe(value: Any) -> str:
+    """Text for a value of a type that has no form of its own."""
+    kind = type(value)
+    shape = getattr(value, "shape", None)
+    if shape is not None and hasattr(value, "dtype"):
+        return f"<{kind.__module__}.{kind.__qualname__} shape={tuple(shape)} dtype={value.dtype}>"
+    return str(value)
+
+
+def _scalar(value: Any, limit: int) -> Scalar:
+    kind = type(value)
+    if kind is bool:
+        return bool(value)
+    if kind is int:
+        return int(value) if -_INT64 <= value < _INT64 else _text(_digits(value), limit)
+    if kind is float:
+        return _float(value)
+    if kind is str:
+        return _text(value, limit)
+    if isinstance(value, enum.Enum):
+        return _scalar(value.value, limit)
+    if isinstance(value, str):
+        return _text(str.__str__(value), limit)
+    if isinstance(value, bool | int):
+        return _scalar(int(value), limit)
+    if isinstance(value, float):
+        return _float(float(value))
+    if isinstance(value, bytes | bytearray | memoryview):
+        raw = bytes(value)
+        try:
+            return _text(raw.decode(), limit)
+        except UnicodeDecodeError:
+            return _text(base64.b64encode(raw).decode(), limit)
+    if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return _scalar(value.item(), limit)
+    return _text(_describe(value), limit)
+
+
+def _digits(value: int) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python refuses to print very long integers
+        return hex(value)
+
+
+def _plain(value: Any, limit: int, depth: int, above: tuple[int, ...]) -> Any:
+    """A value inside a mapping or a nested list, as something JSON can say."""
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if id(value) in above:
+            return "<recursion>"
+        if depth >= MAX_DEPTH:
+            return "<too deep>"
+        above = (*above, id(value))
+        if isinstance(value, Mapping):
+            return {_key(k): _plain(v, limit, depth + 1, above) for k, v in value.items()}
+        return [_plain(v, limit, depth + 1, above) for v in value]
+    return None if value is None else _scalar(value, limit)
+
+
+def _sequence(value: Any, limit: int) -> AttributeValue:
+    items = list(value)
+    if any(isinstance(v, Mapping | list | tuple | set | frozenset) for v in items):
+        return _text(orjson.dumps(_plain(value, limit, 0, ())).decode(), limit)
+    cleaned = ["null" if v is None else _scalar(v, limit) for v in items]
+    kinds = {type(v) for v in cleaned}
+    if len(kinds) > 1:  # OTLP has mixed lists, OpenTelemetry's attributes have not
+        cleaned = [float(v) for v in cleaned] if kinds == {int, float} else [_say(v) for v in cleaned]
+    if sum(len(v) if isinstance(v, str) else 8 for v in cleaned) > limit:
+        health.count("attributes.cut")
+        kept: list[Scalar] = []
+        size = 0
+        for item in cleaned:
+            size += len(item) if isinstance(item, str) else 8
+            if size > limit:
+                break
+            kept.append(item)
+        cleaned = kept
+    return cleaned
+
+
+def _say(value: Scalar) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def clean(value: Any, limit: int = DEFAULT_MAX_BYTES) -> AttributeValue | None:
+    """`value` in its defined form, at most about `limit` bytes long; None stands for no attribute."""
+    kind = type(value)
+    if kind is int and -_INT64 <= value < _INT64:
+        return int(value)
+    if kind is bool or value is None:
+        return value  # type: ignore[no-any-return]
+    if kind is str and len(value) <= limit and value.isascii():
+        return value  # type: ignore[no-any-return]
+    try:
+        if isinstance(value, list | tuple):
+            return _sequence(value, limit)
+        if isinstance(value, set | frozenset):
+            return _sequence(sorted(value, key=lambda v: (type(v).__name__, str(v))), limit)
+        if isinstance(value, Mapping):
+            return _text(orjson.dumps(_plain(value, limit, 0, ())).decode(), limit)
+        return _scalar(value, limit)
+    except Exception:  # noqa: BLE001 - a hostile __str__, __iter__ or __len__ of the user's
+        health.count("attributes.unprintable")
+        return f"<unprintable {kind.__module__}.{kind.__qualname__}>"
+
+
+def _key(key: Any) -> str:
+    text = clean(key, 255)
+    return text if isinstance(text, str) and text else ("_" if text in ("", None) else str(text))
+
+
+def clean_into(target: dict[str, AttributeValue], new: Mapping[Any, Any], limit: int) -> None:
+    """Put the cleaned `new` attributes into `target`, which keeps at most `MAX_ATTRIBUTES`."""
+    for key, value in new.items():
+        name = key if type(key) is str and key and key.isascii() and len(key) < 256 else _key(key)
+        cleaned = clean(value, limit)
+        if cleaned is None:
+            continue
+        if len(target) >= MAX_ATTRIBUTES and name not in target:
+            health.count("attributes.dropped")
+            continue
+        target[name] = cleaned

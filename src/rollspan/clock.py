@@ -1,0 +1,13 @@
+"""Time: one anchor per session, every later stamp from the monotonic clock."""
+
+from __future__ import annotations
+
+import time
+
+time_ns = time.time_ns
+monotonic_ns = time.monotonic_ns
+
+
+def anchor() -> int:
+    """Nanoseconds to add to `monotonic_ns()` for epoch time, as of now."""
+    return time_ns() - monotonic_ns()

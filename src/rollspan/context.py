@@ -1,0 +1,61 @@
+"""Which phase is current: kept in the OpenTelemetry context, so that it goes where that context goes.
+
+Our key holds the innermost phase beside OpenTelemetry's own current span: a span of somebody else's in
+between (an HTTP client's) changes the latter and leaves ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel_trace
+
+if TYPE_CHECKING:
+    from .span import RolloutSpan
+
+_PHASE_KEY = "rollspan-phase"
+_STEP_KEY = "rollspan-step"
+
+
+def _with(**values: object) -> otel_context.Context:
+    return otel_context.Context({**otel_context.get_current(), **values})
+
+
+_OTEL_SPAN_KEY = next(iter(otel_trace.set_span_in_context(otel_trace.INVALID_SPAN, otel_context.Context())))
+
+
+def attach(span: RolloutSpan) -> Any:
+    """Make `span` current in this thread or task; returns what `detach` wants."""
+    return otel_context.attach(_with(**{_OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
+
+
+def attach_step(span: RolloutSpan) -> Any:
+    """Make a trainer's step current: its own spans hang below it, sessions only link to it."""
+    return otel_context.attach(_with(**{_OTEL_SPAN_KEY: span, _STEP_KEY: span}))
+
+
+def detach(token: Any) -> None:
+    """Undo an `attach`. In another context than it was made in there is nothing of ours to undo."""
+    variable = getattr(token, "var", None)
+    if variable is None:
+        otel_context.detach(token)
+        return
+    try:
+        variable.reset(token)
+    except (ValueError, RuntimeError):  # left in another context (an abandoned generator), or left twice
+        pass
+
+
+def current() -> RolloutSpan | None:
+    """The innermost span of a session that is open in the current context; ended ones are skipped."""
+    span: RolloutSpan | None = otel_context.get_value(_PHASE_KEY)  # type: ignore[assignment]
+    while span is not None and (span.ended or span.owner.abandoned):
+        span = span.parent
+    return span
+
+
+def current_step() -> RolloutSpan | None:
+    """The step that is open in the current context."""
+    span: RolloutSpan | None = otel_context.get_value(_STEP_KEY)  # type: ignore[assignment]
+    return span if span is not None and not span.ended and not span.owner.abandoned else None

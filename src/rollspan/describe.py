@@ -1,0 +1,115 @@
+"""From the words a user knows (model, tokens, score) to the attributes of the specification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from . import health, semconv
+from .attributes import clean
+
+_GENERATE_NAMES = {
+    "model": semconv.REQUEST_MODEL,
+    "provider": semconv.PROVIDER_NAME,
+    "operation": semconv.OPERATION_NAME,
+    "input_tokens": semconv.INPUT_TOKENS,
+    "output_tokens": semconv.OUTPUT_TOKENS,
+    "cached_tokens": semconv.CACHE_READ_TOKENS,
+    "conversation_id": semconv.CONVERSATION_ID,
+}
+_TOOLCALL_NAMES = {"tool": semconv.TOOL_NAME, "call_id": semconv.TOOL_CALL_ID}
+_REWARD_NAMES = {"score": semconv.REWARD_SCORE, "reward_name": semconv.REWARD_NAME}
+
+_SHORT_NAMES: dict[str, dict[str, str]] = {
+    semconv.GENERATE: _GENERATE_NAMES,
+    semconv.TOOLCALL: _TOOLCALL_NAMES,
+    semconv.REWARD: _REWARD_NAMES,
+}
+_CONTENT = {
+    semconv.GENERATE: {"prompt": semconv.INPUT_MESSAGES, "completion": semconv.OUTPUT_MESSAGES},
+    semconv.TOOLCALL: {"arguments": semconv.TOOL_ARGUMENTS, "result": semconv.TOOL_RESULT},
+}
+_CONTENT_NAMES = frozenset(
+    {semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES, semconv.TOOL_ARGUMENTS, semconv.TOOL_RESULT}
+)
+
+
+def phase_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> Mapping[str, Any]:
+    """`given` under the specification's names for a phase called `phase`.
+
+    Names that mean nothing special stay as they are. Prompts, completions, tool arguments and results are
+    left out unless `content` is true; then they are given as JSON text.
+    """
+    known = _SHORT_NAMES.get(phase)
+    if known is None:
+        return given if content or _CONTENT_NAMES.isdisjoint(given) else _without_content(given)
+    result: dict[str, Any] = {}
+    if phase == semconv.GENERATE:
+        result[semconv.OPERATION_NAME] = semconv.OPERATION_TEXT_COMPLETION
+    elif phase == semconv.TOOLCALL:
+        result[semconv.OPERATION_NAME] = semconv.OPERATION_EXECUTE_TOOL
+    result.update(given_attributes(phase, given, content=content))
+    return result
+
+
+def given_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> dict[str, Any]:
+    """As `phase_attributes`, without the attributes that a phase has by its name."""
+    known = _SHORT_NAMES.get(phase, {})
+    texts = _CONTENT.get(phase, {})
+    result: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in texts:
+            if content and value is not None:
+                result[texts[name]] = value if isinstance(value, str) else _json(value)
+        elif name in _CONTENT_NAMES and not content:
+            continue
+        elif phase == semconv.GENERATE and name == "weight_version":
+            result.update(_weight_versions(value))
+        elif phase == semconv.GENERATE and name == "finish_reasons":
+            result[semconv.FINISH_REASONS] = [value] if isinstance(value, str) else value
+        elif phase == semconv.GENERATE and name == "continuation":
+            if value:
+                result[semconv.CONTINUATION] = True
+        else:
+            result[known.get(name, name)] = value
+    return result
+
+
+def _without_content(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in _CONTENT_NAMES}
+
+
+def _json(value: Any) -> str:
+    cleaned = clean({"": value}, limit=1 << 30)
+    return cleaned[4:-1] if isinstance(cleaned, str) else str(cleaned)
+
+
+def _weight_versions(value: Any) -> dict[str, Any]:
+    """Extremes of one version or of a version per token."""
+    if value is None:
+        return {}
+    try:
+        versions = [int(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else [int(value)]
+    except (TypeError, ValueError):
+        health.warn_once(
+            "api.weight_version",
+            "rollspan: weight_version=%.80r was left out: expected an int or a sequence of ints",
+            value,
+        )
+        return {}
+    if not versions:
+        return {}
+    return {semconv.WEIGHT_VERSION_MIN: min(versions), semconv.WEIGHT_VERSION_MAX: max(versions)}
+
+
+def error_type(exc: BaseException | type[BaseException]) -> str:
+    """The value of `error.type` for an exception: its class, qualified unless built in."""
+    kind = exc if isinstance(exc, type) else type(exc)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def dumps(value: Any) -> bytes:
+    """JSON for the journal. Attributes were cleaned, so nothing in here can fail but a bug of ours."""
+    return orjson.dumps(value)

@@ -1,0 +1,36 @@
+"""Trace and span ids from the operating system's randomness, never from the job's own generators."""
+
+from __future__ import annotations
+
+import os
+
+_BLOCK = 256  # ids made at a time: one system call for that many sessions
+_GOLDEN = 0x9E3779B97F4A7C15  # odd, so that multiples of it are distinct modulo 2**64
+_MASK64 = (1 << 64) - 1
+
+_pool: list[int] = []
+
+
+def trace_id() -> int:
+    """A new 128-bit trace id, never 0."""
+    try:
+        return _pool.pop() or trace_id()
+    except IndexError:
+        block = os.urandom(16 * _BLOCK)
+        _pool.extend(int.from_bytes(block[i : i + 16], "big") for i in range(0, len(block), 16))
+        return trace_id()
+
+
+def span_id() -> int:
+    """A new 64-bit span id, never 0, for a span outside its trace's own process."""
+    return trace_id() & _MASK64 or span_id()
+
+
+def derived_span_id(trace: int, index: int) -> int:
+    """The id of a trace's span number `index` (the root is 0): the same whenever it is derived again."""
+    return ((trace ^ (trace >> 64)) + (index + 1) * _GOLDEN) & _MASK64 or 1
+
+
+def forget() -> None:
+    """Drop ids made before a fork, so that parent and child never hand out the same ones."""
+    _pool.clear()

@@ -1,0 +1,100 @@
+"""From the journal's lines to finished traces: one way for a live journal, a dead process's and a kept one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from . import fold, health, lines, record
+from .journal import Position
+from .lines import Line
+from .spandata import FinishedTrace, SpanData
+
+_ENDS = lines.ENDS[0]
+_PASSES = lines.PASSES[0]
+
+
+class Finished(NamedTuple):
+    """A finished trace and the position behind its last line."""
+
+    at: Position
+    trace: FinishedTrace
+
+
+class _OpenTrace:
+    __slots__ = ("carried", "first_segment", "lines")
+
+    def __init__(self, first_segment: int) -> None:
+        self.first_segment = first_segment
+        self.lines: list[Line] = []
+        self.carried = False
+
+
+class Joiner:
+    """Collects the lines of open traces until their last one comes."""
+
+    def __init__(self) -> None:
+        self.open: dict[bytes, _OpenTrace] = {}
+        self.reaching_back: list[tuple[Position, int]] = []
+        """Traces that ended in a later segment than they began: (end, first segment)."""
+
+    def feed(self, chunk: bytes, begins: Position, deliver_from: Position | None = None) -> list[Finished]:
+        """Take whole lines that begin at `begins`; the traces that ended in them.
+
+        What ended up to `deliver_from` is passed over without being put together: it was delivered.
+        """
+        finished: list[Finished] = []
+        for line in lines.split(chunk):
+            at = Position(begins.segment, begins.offset + line.end)
+            skip = deliver_from is not None and at <= deliver_from
+            if line.kind == _PASSES:
+                if not skip:
+                    self._add(finished, at, lambda line=line: FinishedTrace(lines.passing(line), None))
+                continue
+            trace = self.open.get(line.trace)
+            if trace is None:
+                trace = self.open[line.trace] = _OpenTrace(begins.segment)
+            if not (trace.carried and any(line.raw == known.raw for known in trace.lines)):
+                trace.lines.append(line)
+            if line.kind == _ENDS:
+                del self.open[line.trace]
+                if trace.first_segment < at.segment:
+                    self.reaching_back.append((at, trace.first_segment))
+                if not skip:
+                    self._add(finished, at, lambda trace=trace, line=line: finish(line.trace, trace.lines))
+        return finished
+
+    def _add(self, finished: list[Finished], at: Position, make: object) -> None:
+        try:
+            trace = make()  # type: ignore[operator]
+        except Exception:  # noqa: BLE001 - a line of ours that cannot be read must not stop those behind it
+            health.internal_error("joiner")
+            return
+        if trace is not None:
+            finished.append(Finished(at, trace))
+
+    def rest(self, at: Position) -> list[Finished]:
+        """The traces that have no end, because their process died; in the order in which they began."""
+        finished: list[Finished] = []
+        for trace_hex, trace in self.open.items():
+            self._add(finished, at, lambda h=trace_hex, t=trace: finish(h, t.lines))
+        self.open.clear()
+        return finished
+
+
+def with_record(spans: Sequence[SpanData], *, export_spans: bool) -> FinishedTrace:
+    """Fold a trace, and put on its root what it came to."""
+    folded = fold.fold_trace(spans)
+    if folded is None:
+        return FinishedTrace(spans, None, export_spans)
+    root = spans[0]
+    root = root._replace(attributes={**root.attributes, **record.root_attributes(folded)})
+    return FinishedTrace([root, *spans[1:]], folded, export_spans)
+
+
+def finish(trace_hex: bytes, of_trace: Iterable[Line]) -> FinishedTrace | None:
+    """Put a trace together from its lines; None where its first line is missing."""
+    assembled = lines.assemble(trace_hex, of_trace)
+    if assembled is None:
+        return None
+    return with_record(assembled.spans, export_spans=assembled.export_spans)

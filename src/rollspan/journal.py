@@ -1,0 +1,327 @@
+"""The journal of one process: memory-mapped, append-only segments that outlive it.
+
+The caller copies a line into the map; the kernel keeps the pages whatever becomes of the process. Segments are
+made before they are needed, unlinked when every exporter is past them, and never truncated, because reading a
+map of a truncated file is a SIGBUS as well. Without a file system that can reserve pages, segments are anonymous
+memory: a bounded queue that dies with its process.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from . import health
+
+SEGMENT_BYTES = 4 << 20
+_ENDS = re.compile(rb"^[0-9a-f]{8} e", re.MULTILINE)
+_SUFFIX = ".seg"
+
+
+class Position(NamedTuple):
+    """A place in a journal: number of the segment, bytes into it."""
+
+    segment: int
+    offset: int
+
+
+START = Position(0, 0)
+
+
+class Segment:
+    """A piece of a journal. Written through its map while it is hot; read through it, or from its file."""
+
+    __slots__ = ("map", "number", "path", "size", "used")
+
+    def __init__(self, number: int, size: int, folder: Path | None) -> None:
+        """Make it in `folder`, its pages reserved, or in anonymous memory. Raises OSError without room."""
+        self.number = number
+        self.size = size
+        self.used = 0
+        self.path: Path | None = None
+        self.map: mmap.mmap | None
+        if folder is None:
+            self.map = mmap.mmap(-1, size)
+            return
+        path = folder / segment_name(number)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            self.map = mmap.mmap(descriptor, size, flags=flags)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        self.path = path
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes `start` to `end`, of those written so far."""
+        end = min(end, self.used)
+        if self.map is not None:
+            return self.map[start:end]
+        if self.path is None:
+            return b""
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(max(end - start, 0))
+
+    def ends_after(self, offset: int) -> int:
+        """How many traces have their last line behind `offset`."""
+        return len(_ENDS.findall(self.read(offset, self.used)))
+
+    def forget(self) -> None:
+        """Let go of the map; the file stays."""
+        if self.map is not None:
+            self.map.close()
+            self.map = None
+
+
+def segment_name(number: int) -> str:
+    """File name of a segment."""
+    return f"{number:08d}{_SUFFIX}"
+
+
+def segment_files(*folders: Path) -> list[tuple[int, Path]]:
+    """Numbers and paths of the segments in `folders`, in order, each number once."""
+    found: dict[int, Path] = {}
+    for folder in folders:
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue
+        for name in names:
+            stem, dot, suffix = name.partition(".")
+            if dot + suffix == _SUFFIX and stem.isdigit():
+                found.setdefault(int(stem), folder / name)
+    return sorted(found.items())
+
+
+class Journal:
+    """Append on one side, read from positions on the other. `lock` guards appends and the list of segments."""
+
+    def __init__(
+        self,
+        lock: threading.RLock,  # type: ignore[valid-type]
+        open_folder: Callable[[], list[Path]],
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`open_folder` is called with the first line and gives the folders to try, best first."""
+        self._lock = lock
+        self._open_folder = open_folder
+        self._folders: list[Path] | None = None
+        self._segment_bytes = segment_bytes
+        self._wake = wake
+        self._segments: dict[int, Segment] = {}
+        self._active: Segment | None = None
+        self._spare: Segment | None = None
+        self._number = 0
+        self._busy = False
+        self._deferred: list[bytes] = []
+        self.abandoned = False
+
+    # Writing.
+
+    def append(self, line: bytes) -> None:
+        """Copy one framed line into the journal."""
+        with self._lock:
+            if self._busy:  # a signal handler came between the lines below, in this very thread
+                self._deferred.append(line)
+                return
+            self._busy = True
+            try:
+                self._copy(line)
+                while self._deferred:
+                    self._copy(self._deferred.pop(0))
+            finally:
+                self._busy = False
+
+    def _copy(self, line: bytes) -> None:
+        size = len(line)
+        segment = self._active
+        if segment is None or segment.used + size > segment.size:
+            segment = self._roll(size)
+        at = segment.used
+        segment.map[at : at + size] = line  # type: ignore[index]
+        segment.used = at + size
+
+    def _roll(self, size: int) -> Segment:
+        spare, self._spare = self._spare, None
+        if spare is None or spare.size < size:
+            if spare is not None:
+                self._unlink(spare)
+            spare = self._make(max(size, self._segment_bytes))
+        self._segments[spare.number] = spare
+        self._active = spare
+        self._wake()
+        return spare
+
+    def _make(self, size: int) -> Segment:
+        if self._folders is None:
+            self._folders = list(self._open_folder())
+        self._number += 1
+        while self._folders:
+            try:
+                return Segment(self._number, size, self._folders[0])
+            except OSError as exc:
+                folder = self._folders.pop(0)
+                health.warn_once(
+                    f"journal.no_room.{folder}",
+                    "rollspan: the journal cannot go on in %s (%s); %s",
+                    folder,
+                    exc.strerror or exc,
+                    f"it goes on in {self._folders[0]}" if self._folders else "it goes on in memory and a kill loses it",
+                )
+        health.count("journal.segments_in_memory")
+        return Segment(self._number, size, None)
+
+    def prepare(self) -> None:
+        """Make the next segment before it is needed (the worker calls this)."""
+        active = self._active
+        if active is None or self._spare is not None or active.used < active.size // 4:
+            return
+        with self._lock:
+            if self._spare is None and not self.abandoned:
+                self._spare = self._make(self._segment_bytes)
+
+    # Reading.
+
+    @property
+    def end(self) -> Position:
+        """Where the next line will be written."""
+        active = self._active
+        return Position(active.number, active.used) if active is not None else START
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest segment that is still there; 0 without any."""
+        return min(self._segments, default=0)
+
+    def read(self, at: Position, limit: int = 1 << 18) -> tuple[bytes, Position, Position]:
+        """Whole lines from `at` on: the bytes, where they begin, where they end (nothing new: both `at`)."""
+        with self._lock:
+            numbers = sorted(n for n in self._segments if n >= at.segment)
+            for number in numbers:
+                segment = self._segments[number]
+                offset = at.offset if number == at.segment else 0
+                if offset >= segment.used:
+                    continue
+                chunk = segment.read(offset, offset + limit)
+                cut = chunk.rfind(b"\n") + 1
+                if not cut:  # a line longer than the limit
+                    chunk = segment.read(offset, segment.used)
+                    cut = chunk.find(b"\n") + 1 or len(chunk)
+                return chunk[:cut], Position(number, offset), Position(number, offset + cut)
+        return b"", at, at
+
+    # Room.
+
+    def bytes_held(self) -> int:
+        """Size of all segments together."""
+        return sum(s.size for s in list(self._segments.values()))
+
+    def segments_before(self, number: int) -> list[Segment]:
+        """The sealed segments with a lower number than `number`, oldest first."""
+        with self._lock:
+            return [self._segments[n] for n in sorted(self._segments) if n < number and self._segments[n] is not self._active]
+
+    def release(self, segment: Segment, keep_in: Path | None = None) -> None:
+        """Take a segment out: unlinked, or moved to `keep_in`."""
+        with self._lock:
+            if self._segments.pop(segment.number, None) is None:
+                return
+        if keep_in is not None:
+            _move(segment, keep_in)
+        else:
+            self._unlink(segment)
+
+    def cool(self, limit: int, folder: Path) -> None:
+        """Move the oldest sealed segments to `folder` on disk while more than `limit` bytes are mapped."""
+        hot = [s for s in self.segments_before(1 << 62) if s.map is not None and s.path is not None]
+        held = sum(s.size for s in hot)
+        for segment in hot:
+            if held <= limit:
+                return
+            held -= segment.size
+            try:
+                self._relocate(segment, folder)
+            except OSError as exc:
+                health.warn_once(
+                    "journal.cannot_cool", "rollspan: the journal's backlog stays in memory: %s: %s", folder, exc
+                )
+                return
+
+    def _relocate(self, segment: Segment, folder: Path) -> None:
+        if segment.path is None or segment.path.parent == folder:
+            return
+        target = folder / segment.path.name
+        _write_whole(target, segment.read(0, segment.used))
+        with self._lock:
+            old, segment.path = segment.path, target
+            segment.forget()
+        old.unlink(missing_ok=True)
+
+    def close(self, keep_in: Path | None) -> None:
+        """Stop writing. Segments are unlinked, or moved to the folder `keep_in`."""
+        with self._lock:
+            self.abandoned = True
+            segments = list(self._segments.values())
+            spare, self._spare = self._spare, None
+            if spare is not None:
+                self._unlink(spare)
+            for segment in segments:
+                if keep_in is None:
+                    self._unlink(segment)
+                else:
+                    _move(segment, keep_in)
+            self._segments.clear()
+            self._active = None
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's maps, touch none of its files."""
+        self.abandoned = True
+        for segment in [*self._segments.values(), *([self._spare] if self._spare is not None else [])]:
+            segment.forget()
+        self._segments.clear()
+        self._active = self._spare = None
+
+    @staticmethod
+    def _unlink(segment: Segment) -> None:
+        segment.forget()
+        if segment.path is not None:
+            segment.path.unlink(missing_ok=True)
+
+
+def _write_whole(target: Path, data: bytes) -> None:
+    partial = target.with_suffix(".part")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    os.replace(partial, target)
+
+
+def _move(segment: Segment, folder: Path) -> None:
+    """Put a segment's used bytes into `folder`, wherever they are now; a full disk leaves it where it is."""
+    old = segment.path
+    if old is not None and old.parent == folder and segment.map is None:
+        return
+    try:
+        data = segment.read(0, segment.used)
+        target = folder / segment_name(segment.number)
+        _write_whole(target, data)
+    except OSError as exc:
+        health.warn_once("journal.cannot_keep", "rollspan: journal segments stay where they are: %s: %s", folder, exc)
+        segment.forget()
+        return
+    segment.forget()
+    segment.path = target
+    if old is not None and old != target:
+        old.unlink(missing_ok=True)

@@ -1,0 +1,197 @@
+"""A trace's lines in the journal, and their way back into spans.
+
+A line says what became known of a trace since its last line; merged, the lines of a trace are the whole of
+it. Framing (one line of bytes):
+
+    <crc32, 8 hex> <kind, 1><trace id, 32 hex> <JSON object>\\n
+
+Kinds: `s` a line of a trace that goes on, `e` the trace's last line, `x` spans that belong to a trace of
+another process and are exported as they are. A line with a wrong checksum is skipped and counted.
+
+The JSON object's keys, all but `n` optional:
+
+    n   number of the line within its trace, from 0: a repeated line is known by it
+    t   start of the root, epoch ns (line 0)
+    r   root's span id, where it does not follow from the trace id
+    m   root's name, where it is not `rollout`
+    x   false: the spans are exported another way, or were left out by the sampler
+    a   attributes of the root that are new or changed
+    l   links of the root that are new: [trace id hex, span id, attributes]
+    s   finished spans: [ref, parent ref, name, kind, start, end, attributes, status, message]
+    o   open spans, as of this line: [ref, parent ref, name, kind, start, attributes]
+    u   stamp of this line, epoch ns, where it has open spans
+    st  status of the root: [code, message]
+    e   end of the root, epoch ns (last line)
+
+A `ref` is the span's number within its trace (0 the root), from which its id follows, or its id in hex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import orjson
+
+from . import health, ids, semconv
+from .spandata import KIND_INTERNAL, STATUS_UNSET, Link, SpanData
+
+GOES_ON, ENDS, PASSES = b"s", b"e", b"x"
+_KINDS = frozenset(GOES_ON + ENDS + PASSES)
+_PREFIX = 8 + 1  # checksum and blank
+_JSON_AT = _PREFIX + 1 + 32 + 1
+
+
+def frame(kind: bytes, trace_hex: bytes, payload: bytes) -> bytes:
+    """One journal line."""
+    body = b"%b%b %b" % (kind, trace_hex, payload)
+    return b"%08x %b\n" % (crc32(body), body)
+
+
+class Line(NamedTuple):
+    """A journal line that passed its checksum; `end` is its offset behind the newline in what was read."""
+
+    kind: int
+    trace: bytes
+    raw: bytes
+    end: int
+
+    @property
+    def payload(self) -> bytes:
+        """The JSON object."""
+        return self.raw[_JSON_AT:]
+
+
+def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[Line]:
+    """The good lines of `chunk`; damaged ones are counted as `journal.damaged_lines` and skipped.
+
+    With `last_may_be_torn` an unfinished line at the end is left alone: its writer may be at it.
+    """
+    at = 0
+    size = len(chunk)
+    while at < size:
+        end = chunk.find(b"\n", at)
+        if end < 0:
+            if not last_may_be_torn and chunk[at:].strip(b"\0"):
+                health.count("journal.damaged_lines")
+            return
+        raw = chunk[at:end]
+        at = end + 1
+        if len(raw) > _JSON_AT and raw[8] == 32 and raw[_PREFIX] in _KINDS:
+            try:
+                good = int(raw[:8], 16) == crc32(raw[_PREFIX:])
+            except ValueError:
+                good = False
+            if good:
+                yield Line(raw[_PREFIX], raw[_PREFIX + 1 : _PREFIX + 33], raw, at)
+                continue
+        if raw.strip(b"\0"):
+            health.count("journal.damaged_lines")
+
+
+class Assembled(NamedTuple):
+    """A trace put together from its lines. `open_names` are the spans that were open at its last line."""
+
+    spans: Sequence[SpanData]
+    export_spans: bool
+    open_names: Sequence[str]
+
+
+def _identify(ref: int | str, trace: int) -> int:
+    return ids.derived_span_id(trace, ref) if isinstance(ref, int) else int(ref, 16)
+
+
+def _link(raw: Sequence[Any]) -> Link:
+    trace, span, attributes = raw
+    return Link(int(trace, 16), int(span, 16), attributes)
+
+
+def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> Assembled | None:
+    """The spans of one trace, root first, or None where its first line was lost.
+
+    A trace without a last line is given an end at its last stamp. With `over` its process has died: a
+    session without a verdict becomes dropped/process_died. Without, it is only looked at as it stands.
+    """
+    parts: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        part = orjson.loads(line.payload)
+        parts[part["n"]] = part
+    first = parts.get(0)
+    if first is None or "t" not in first:
+        health.count("journal.headless_traces")
+        return None
+    trace = int(trace_hex, 16)
+    start: int = first["t"]
+    attributes: dict[str, Any] = {}
+    links: list[Link] = []
+    done: dict[int | str, list[Any]] = {}
+    still_open: list[list[Any]] = []
+    end: int | None = None
+    status = [STATUS_UNSET, ""]
+    stamp = start
+    for n in sorted(parts):
+        part = parts[n]
+        attributes.update(part.get("a", ()))
+        links.extend(_link(raw) for raw in part.get("l", ()))
+        for row in part.get("s", ()):
+            done[row[0]] = row
+            stamp = max(stamp, row[5])
+        still_open = part.get("o", ())
+        stamp = max(stamp, part.get("u", start))
+        status = part.get("st", status)
+        end = part.get("e", end)
+    still_open = [row for row in still_open if row[0] not in done]
+    open_names = [row[2] for row in still_open]
+    name = first.get("m", semconv.ROOT_NAME)
+    if end is None:
+        end = stamp
+        for ref, parent, span_name, kind, began, extra in still_open:
+            if span_name not in semconv.WAITS:  # a wait that its session's end cut short is no late phase
+                extra = {**extra, semconv.LATE: True}
+            done[ref] = [ref, parent, span_name, kind, began, max(end, began), extra, STATUS_UNSET, ""]
+        if name == semconv.ROOT_NAME and over:
+            if attributes.get(semconv.STATUS, semconv.PENDING) == semconv.PENDING:
+                attributes[semconv.STATUS] = semconv.DROPPED
+                attributes[semconv.REASON] = semconv.PROCESS_DIED
+            attributes.setdefault(semconv.CONSUMED, False)
+    root_ref = first.get("r", 0)
+    root = SpanData(
+        trace, _identify(root_ref, trace), 0, name, KIND_INTERNAL, start, end, attributes, *status, links
+    )
+    spans = [root]
+    names: dict[int | str, str] = {root_ref: semconv.SESSION}
+    names.update((ref, row[2]) for ref, row in done.items())
+    session_id = attributes.get(semconv.SESSION_ID)
+    for ref, parent, span_name, kind, began, ended, extra, code, message in done.values():
+        if session_id is not None:
+            extra = {
+                semconv.SESSION_ID: session_id,
+                semconv.PHASE: span_name,
+                semconv.PARENT_PHASE: names.get(parent, semconv.SESSION),
+                **extra,
+            }
+        spans.append(
+            SpanData(
+                trace,
+                _identify(ref, trace),
+                _identify(parent, trace),
+                span_name,
+                kind,
+                began,
+                ended,
+                extra,
+                code,
+                message,
+            )
+        )
+    return Assembled(spans, first.get("x", True), open_names)
+
+
+def passing(line: Line) -> list[SpanData]:
+    """The spans of an `x` line: of another process's trace, complete as they stand."""
+    trace = int(line.trace, 16)
+    return [
+        SpanData(trace, _identify(ref, trace), _identify(parent, trace), name, kind, start, end, extra, code, message)
+        for ref, parent, name, kind, start, end, extra, code, message in orjson.loads(line.payload)["s"]
+    ]

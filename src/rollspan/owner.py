@@ -1,0 +1,313 @@
+"""Who a journal belongs to: its folder, the lock that says its process is alive, its header and cursors.
+
+A journal's files may lie in two folders of the same name: the hot one (memory-backed where possible) and the
+one below the data directory, which takes what outlives the process. Both hold the header.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from . import health, place
+from .config import Settings
+from .journal import Position, segment_files
+
+try:
+    import fcntl
+except ImportError:  # no POSIX: journals stay in memory there
+    fcntl = None  # type: ignore[assignment]
+
+HEADER = "header.json"
+CURSORS = "cursors.json"
+LOCK = "owner.lock"
+KEPT = "kept"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def host() -> str:
+    """This machine's name."""
+    return socket.gethostname()
+
+
+def boot() -> str:
+    """An id of this boot of the machine; what was in memory before it is gone."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for its owner only, parents too. Raises OSError."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir(mode=0o700)
+
+
+def write_small(path: Path, content: Any) -> None:
+    """Replace a small JSON file in one go. Raises OSError."""
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    os.replace(partial, path)
+
+
+def read_small(path: Path) -> dict[str, Any]:
+    """What `write_small` wrote; {} where it is missing or damaged."""
+    try:
+        content = orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def lock_file(path: Path) -> int | None:
+    """A descriptor that holds `path` locked, or None where somebody else does. Raises OSError."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+class Owner:
+    """The journal's folders of this process, made with its first line."""
+
+    def __init__(self, settings: Settings, header: Mapping[str, Any]) -> None:
+        self.name = f"r{settings.rank}.{_safe(host())}.{os.getpid()}.{os.urandom(4).hex()}"
+        self.disk = place.disk_root(settings.dir) / self.name
+        self.hot: Path | None = None
+        self._settings = settings
+        self._header = header
+        self._locks: list[int] = []
+
+    def open(self) -> list[Path]:
+        """Make the folders, take the lock; the folders for segments, best first, [] where none will do."""
+        found: list[Path] = []
+        for where in place.usable(self._settings.dir, self._settings.journal_dir):
+            folder = where.folder / self.name
+            try:
+                make_folder(folder)
+                if self.hot is None:
+                    self._take_lock(folder)
+                    self.hot = folder
+                found.append(folder)
+            except OSError as exc:
+                health.warn_once(
+                    f"journal.folder.{where.folder}", "rollspan: no journal in %s: %s", where.folder, exc.strerror or exc
+                )
+        if self.hot is None:
+            health.warn_once(
+                "journal.no_place",
+                "rollspan: no file system here can reserve pages for the journal (asked: %s); it stays in memory and a "
+                "kill loses what was not delivered. Set ROLLSPAN_JOURNAL_DIR to a folder on tmpfs, ext4 or xfs.",
+                ", ".join(
+                    f"{p.folder}: {p.file_system or 'unknown'}"
+                    for p in place.candidates(self._settings.dir, self._settings.journal_dir)
+                ),
+            )
+            return []
+        content = {**self._header, "name": self.name, "folder": str(self.hot), "disk": str(self.disk)}
+        for folder in dict.fromkeys((self.hot, self.disk)):
+            try:
+                make_folder(folder)
+                if folder != self.hot:  # seen from containers that do not share this one's memory
+                    self._take_lock(folder)
+                write_small(folder / HEADER, content)
+            except OSError as exc:
+                health.warn_once(
+                    "journal.header", "rollspan: cannot write the journal's header in %s: %s", folder, exc.strerror or exc
+                )
+        return found
+
+    def _take_lock(self, folder: Path) -> None:
+        descriptor = lock_file(folder / LOCK)
+        if descriptor is not None:
+            self._locks.append(descriptor)
+
+    def save_cursors(self, cursors: Mapping[str, Position]) -> None:
+        """Remember how far each exporter is, for whoever goes on."""
+        if self.hot is None:
+            return
+        try:
+            write_small(self.hot / CURSORS, cursors)
+        except OSError as exc:
+            health.warn_once("journal.cursors", "rollspan: cannot save the journal's cursors: %s", exc)
+
+    def close(self, *, delivered: bool, keep: bool) -> None:
+        """Let go. Nothing is left where all was delivered, unless the journal is kept for replay."""
+        if self.hot is None:
+            return
+        if delivered and keep:
+            with contextlib.suppress(OSError):
+                (self.disk / KEPT).touch(mode=0o600)
+        if not (delivered and not keep):
+            move_rest(self.hot, self.disk)
+        else:
+            remove(self.hot, self.disk)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the locks' descriptors. In a forked child that leaves the parent's locks as they are."""
+        while self._locks:
+            os.close(self._locks.pop())
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:64] or "host"
+
+
+def move_rest(hot: Path, disk: Path) -> None:
+    """Put cursors beside the segments on disk, and remove the hot folder once it holds no segments."""
+    if hot == disk or segment_files(hot):
+        return
+    with contextlib.suppress(OSError):
+        cursors = read_small(hot / CURSORS)
+        if cursors:
+            write_small(disk / CURSORS, cursors)
+        write_small(disk / HEADER, {**read_small(hot / HEADER), "folder": str(disk)})
+        remove(hot)
+
+
+def remove(*folders: Path) -> None:
+    """Remove journal folders with all that is in them; the lock last, so that nobody adopts half of one."""
+    for folder in dict.fromkeys(folders):
+        with contextlib.suppress(OSError):
+            for entry in sorted(folder.iterdir(), key=lambda p: p.name == LOCK):
+                with contextlib.suppress(OSError):
+                    entry.unlink()
+            folder.rmdir()
+
+
+class Left(dict[str, Any]):
+    """Header of a journal that its process has left behind; `folders` are where its files lie."""
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Hot folder, folder on disk (may be the same)."""
+        return Path(self["folder"]), Path(self["disk"])
+
+    @property
+    def kept(self) -> bool:
+        """Delivered, and only kept for replay."""
+        return (Path(self["disk"]) / KEPT).exists()
+
+    @property
+    def cursors(self) -> dict[str, Position]:
+        """How far each exporter was."""
+        hot, disk = self.folders
+        raw = read_small(hot / CURSORS) or read_small(disk / CURSORS)
+        return {
+            name: Position(*value)
+            for name, value in raw.items()
+            if isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) for v in value)
+        }
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether part of it lies in another machine's memory, so that only that machine can deliver it."""
+        return not self.folders[0].is_dir() and self.get("host") != host()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Whether the journal's process is dead and nobody else is at it; holds the locks if so."""
+        descriptors: list[int | None] = []
+        try:
+            try:
+                for folder in dict.fromkeys(self.folders):
+                    if folder.is_dir():
+                        descriptors.append(lock_file(folder / LOCK))
+            except OSError as exc:
+                descriptors.append(None)
+                health.warn_once("journal.lock", "rollspan: cannot lock the journal %s: %s", self.get("name"), exc)
+            yield bool(descriptors) and None not in descriptors and not self.elsewhere
+        finally:
+            for descriptor in descriptors:
+                if descriptor is not None:
+                    os.close(descriptor)
+
+
+def journals(directory: Path, journal_dir: Path | None = None) -> list[Left]:
+    """Headers of all journals of a data directory, of live processes too, oldest first."""
+    roots = [place.disk_root(directory), *(p.folder for p in place.candidates(directory, journal_dir))]
+    if journal_dir is not None:
+        roots += [p.folder for p in place.candidates(directory, None)]
+    found: dict[str, Left] = {}
+    for root in dict.fromkeys(roots):
+        try:
+            folders = sorted(root.iterdir())
+        except OSError:
+            continue
+        for folder in folders:
+            header = read_small(folder / HEADER)
+            if not header:
+                if segment_files(folder):
+                    found.setdefault(folder.name, _without_header(folder))
+                continue
+            header.setdefault("folder", str(folder))
+            header.setdefault("disk", str(folder))
+            found.setdefault(folder.name, Left(header))
+    return sorted(found.values(), key=lambda h: (str(h.get("started", "")), str(h.get("name", ""))))
+
+
+def _without_header(folder: Path) -> Left:
+    """What can be said of a journal whose header was lost: its segments are there all the same."""
+    rank = folder.name.partition(".")[0][1:]
+    return Left(
+        name=folder.name,
+        folder=str(folder),
+        disk=str(folder),
+        rank=int(rank) if rank.isdigit() else 0,
+        host=host(),
+        boot=boot(),
+        resource={},
+    )
+
+
+def header_of(settings: Settings, resource: Mapping[str, Any], endpoints: Mapping[str, str]) -> dict[str, Any]:
+    """What an adopter must know. Headers of requests are left out: they hold secrets."""
+    return {
+        "version": 1,
+        "run_id": settings.run_id,
+        "rank": settings.rank,
+        "role": settings.role,
+        "pid": os.getpid(),
+        "host": host(),
+        "boot": boot(),
+        "started": time.time(),
+        "program": os.path.basename(sys.argv[0]) if sys.argv else "",
+        "resource": dict(resource),
+        "endpoints": dict(endpoints),
+        "settings": {
+            "dir": str(settings.dir),
+            "file_mode": settings.file_mode,
+            "file_max_bytes": settings.file_max_bytes,
+            "journal_keep": settings.journal_keep,
+            "spans": settings.spans,
+            "capture_content": settings.capture_content,
+            "attribute_max_bytes": settings.attribute_max_bytes,
+            "world_size": settings.world_size,
+            "system": settings.system,
+            "algorithm": settings.algorithm,
+            "traces_exporters": list(settings.traces_exporters),
+            "records_exporters": list(settings.records_exporters),
+        },
+    }

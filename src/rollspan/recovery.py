@@ -1,0 +1,225 @@
+"""Journals without their process: delivered by the next start or `rollspan recover`, looked at, replayed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import exporters, fold, health, lines, owner
+from .config import Settings
+from .delivery import EXPORT_TIMEOUT, Batch, Delivery, batches
+from .exporters.jsonl import known_ids
+from .joiner import Finished, Joiner
+from .journal import START, Position, segment_files
+from .owner import Left
+
+if TYPE_CHECKING:
+    from .record import Record
+
+
+@dataclass
+class Outcome:
+    """What became of one journal. `left_because` is empty where nothing of it is left to deliver."""
+
+    name: str
+    sessions: int = 0
+    delivered: dict[str, int] = field(default_factory=dict)
+    left_because: str = ""
+
+
+def _read(left: Left, deliver_from: Position | None = None) -> Iterator[tuple[list[Finished], Position]]:
+    """What finished in a journal, segment by segment; last what its process left open."""
+    joiner = Joiner()
+    at = START
+    for number, path in segment_files(*left.folders):
+        try:
+            chunk = path.read_bytes().rstrip(b"\0")
+        except OSError as exc:
+            health.warn_once("journal.unreadable", "rollspan: cannot read %s: %s", path, exc)
+            continue
+        at = Position(number, len(chunk))
+        yield joiner.feed(chunk, Position(number, 0), deliver_from), at
+    end = Position(at.segment + 1, 0)
+    yield joiner.rest(end), end
+
+
+def _settings_of(left: Left, mine: Settings) -> Settings:
+    """Settings that deliver where the dead process would have."""
+    theirs: Mapping[str, Any] = left.get("settings") or {}
+    known = {
+        name: tuple(theirs[name]) if isinstance(theirs[name], list) else theirs[name]
+        for name in ("file_mode", "file_max_bytes", "traces_exporters", "records_exporters")
+        if name in theirs
+    }
+    return replace(mine, rank=int(left.get("rank") or 0), **known)
+
+
+def _skip_known(batch: Batch, known: set[str]) -> Batch:
+    return Batch(
+        batch.end, [f for f in batch.finished if f.trace.record is None or f.trace.record.get("session_id") not in known]
+    )
+
+
+def _deliver(left: Left, delivery: Delivery, outcome: Outcome, *, known: set[str] | None, deadline: float) -> bool:
+    """Bring one exporter to the journal's end; False where it could not be reached in time."""
+    for finished, end in _read(left, delivery.cursor):
+        for whole in batches(finished, end):
+            if whole.end <= delivery.cursor and not whole.finished:
+                continue
+            batch = _skip_known(whole, known) if known is not None else whole
+            for _ in range(3):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0.0:
+                    return False
+                if delivery.attempt(batch, min(remaining, EXPORT_TIMEOUT)):
+                    break
+                time.sleep(0.2)
+            else:
+                return False
+            outcome.delivered[delivery.name] = outcome.delivered.get(delivery.name, 0) + len(batch.finished)
+    return True
+
+
+def _finish(left: Left, cursors: Mapping[str, Position], *, keep: bool) -> None:
+    """Everything is delivered: let go of the journal, or keep it for replay."""
+    hot, disk = left.folders
+    if not keep:
+        owner.remove(*left.folders)
+        return
+    with contextlib.suppress(OSError):
+        owner.make_folder(disk)
+        for _, path in segment_files(hot):
+            if path.parent != disk:
+                (disk / path.name).write_bytes(path.read_bytes().rstrip(b"\0"))
+                path.unlink()
+        (disk / owner.KEPT).touch(mode=0o600)
+    owner.move_rest(hot, disk)
+
+
+def deliver_left(
+    left: Left, settings: Settings, *, network: bool, deadline: float, keep: bool = False
+) -> Outcome:
+    """Deliver what a dead process left, the file first. To be called with the journal locked."""
+    outcome = Outcome(str(left.get("name", "?")))
+    theirs = _settings_of(left, settings)
+    resource = left.get("resource") or {}
+    cursors = left.cursors
+    complete = True
+    for exporter in exporters.build(theirs):
+        delivery = Delivery(exporter, resource)
+        delivery.cursor = cursors.get(delivery.name, START)
+        is_file = delivery.name == "file"
+        try:
+            if not is_file and not network:
+                complete = False
+                outcome.left_because = "its endpoints are not this process's; `rollspan recover` delivers to them"
+                continue
+            known = known_ids(theirs.dir, theirs.rank) if is_file else None
+            if not _deliver(left, delivery, outcome, known=known, deadline=deadline):
+                complete = False
+                outcome.left_because = f"{delivery.name} could not be reached"
+            cursors[delivery.name] = delivery.cursor
+            with contextlib.suppress(OSError):
+                owner.write_small(left.folders[0] / owner.CURSORS, cursors)
+        finally:
+            exporter.close()
+    outcome.sessions = outcome.delivered.get("file", 0)
+    if complete:
+        _finish(left, cursors, keep=keep)
+    return outcome
+
+
+def recover(
+    settings: Settings, endpoints: Mapping[str, str], *, skip: str = "", timeout: float = 60.0
+) -> list[Outcome]:
+    """Deliver every journal of the data directory whose process is dead.
+
+    Where a journal's header names other endpoints than `endpoints`, only its records are written to the file.
+    """
+    outcomes = []
+    for left in owner.journals(settings.dir, settings.journal_dir):
+        if left.get("name") == skip or left.kept:
+            continue
+        with left.locked() as held:
+            if not held:
+                if left.elsewhere:
+                    outcomes.append(
+                        Outcome(str(left.get("name")), left_because=f"part of it lies on host {left.get('host')}")
+                    )
+                continue
+            same = dict(left.get("endpoints") or {}) == dict(endpoints)
+            outcomes.append(
+                deliver_left(left, settings, network=same, deadline=time.monotonic() + timeout, keep=_keeps(left))
+            )
+    return outcomes
+
+
+def _keeps(left: Left) -> bool:
+    return bool((left.get("settings") or {}).get("journal_keep"))
+
+
+def adopt(settings: Settings, endpoints: Mapping[str, str], *, skip: str) -> None:
+    """What a starting process does for those that died before it; says so once."""
+    outcomes = recover(settings, endpoints, skip=skip, timeout=10.0)
+    found = sum(o.sessions for o in outcomes)
+    if found:
+        health.logger.info("rollspan: %d sessions of processes that died were recovered", found)
+
+
+def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Record]:
+    """Sessions that have not ended, of live and dead processes: records as far as the journals tell.
+
+    Extra keys: `rank`, `pid`, `host`, `alive`, `age_s`, `open_phases` (names, outermost first).
+    """
+    found: list[Record] = []
+    for left in owner.journals(directory, journal_dir):
+        if left.kept:
+            continue
+        joiner = Joiner()
+        for number, path in segment_files(*left.folders):
+            with contextlib.suppress(OSError):  # let go of meanwhile
+                chunk = path.read_bytes().rstrip(b"\0")
+                joiner.feed(chunk[: chunk.rfind(b"\n") + 1], Position(number, 0), Position(1 << 62, 0))
+        with left.locked() as dead:
+            alive = not dead
+        for trace_hex, trace in joiner.open.items():
+            assembled = lines.assemble(trace_hex, trace.lines, over=False)
+            record = fold.fold_trace(assembled.spans) if assembled is not None else None
+            if assembled is None or record is None:
+                continue
+            record.update(
+                pid=left.get("pid"),
+                host=left.get("host"),
+                alive=alive,
+                age_s=max(time.time() - record["submit_ts"], 0.0),
+                open_phases=list(assembled.open_names),
+            )
+            record.setdefault("rank", left.get("rank"))
+            found.append(record)
+    return found
+
+
+def replay(settings: Settings, *, timeout: float = 60.0) -> list[Outcome]:
+    """Send every kept journal below the data directory to the exporters of `settings`, from its start.
+
+    Spans and ids are the same to the byte each time, so a backend that has them shows nothing twice.
+    """
+    outcomes = []
+    for left in owner.journals(settings.dir, settings.journal_dir):
+        outcome = Outcome(str(left.get("name", "?")))
+        for exporter in exporters.build(settings):
+            if exporter.name == "file":
+                continue
+            delivery = Delivery(exporter, left.get("resource") or {})
+            try:
+                if not _deliver(left, delivery, outcome, known=None, deadline=time.monotonic() + timeout):
+                    outcome.left_because = f"{delivery.name} could not be reached"
+            finally:
+                exporter.close()
+        outcome.sessions = max(outcome.delivered.values(), default=0)
+        outcomes.append(outcome)
+    return outcomes

@@ -1,0 +1,251 @@
+"""The machinery of a process while rollspan is on: made at the first use, ended with the process."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import multiprocessing.util
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace as otel_trace
+
+from . import config, exporters, health, ids, joiner, owner, place, record, recovery, resource, semconv, switch
+from .delivery import ThreadedDelivery
+from .journal import Journal
+from .lines import Line, assemble
+from .sampling import sampler_from_environment
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from .config import Settings
+    from .sessions import Session
+    from .span import RolloutSpan
+    from .steps import Step
+    from .tracelog import TraceLog
+
+_ENDPOINT_VARIABLES = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+)
+
+
+def endpoints(settings: Settings) -> dict[str, str]:
+    """Where this process's spans and records go, without secrets."""
+    found = {name: os.environ[name] for name in _ENDPOINT_VARIABLES if os.environ.get(name)}
+    if settings.endpoint:
+        found["OTEL_EXPORTER_OTLP_ENDPOINT"] = settings.endpoint
+    return found
+
+
+class Runtime:
+    """Everything that sessions share. Threads and files come with the first session, not before."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lock = threading.RLock()
+        self.request_ids = itertools.count()
+        self.live: dict[int, Any] = {}
+        self.steps: dict[int, Step] = {}
+        self.abandoned = False
+        self._sampler = sampler_from_environment()
+        self._owner: owner.Owner | None = None
+        self._worker: Worker | None = None
+        self.journal = Journal(self.lock, self._open, wake=self._wake)
+        self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
+        _register_exit()
+
+    # Starting, with the first line.
+
+    def _open(self) -> list[Any]:
+        """Make the journal's folders and start the worker; called by the journal with its first line."""
+        settings = self.settings
+        config.hand_on(settings, os.environ)
+        described = resource.build_resource(settings)
+        self._owner = owner.Owner(settings, owner.header_of(settings, described, endpoints(settings)))
+        folders = self._owner.open()
+        built = exporters.build(settings)
+        metrics = exporters.build_metrics(settings, described, open_sessions=lambda: len(self.live), health=health.counters)
+        self._worker = Worker(
+            self.journal,
+            self.lock,
+            self.live,
+            deliveries=[ThreadedDelivery(e, described, self.journal) for e in built],
+            metrics=metrics,
+            max_bytes=settings.journal_max_bytes,
+            checkpoint_interval=settings.checkpoint_interval,
+            disk=self._owner.disk,
+            keep=settings.journal_keep,
+            save_cursors=self._owner.save_cursors,
+            at_start=self._adopt,
+        )
+        self._worker.start()
+        return folders
+
+    def _adopt(self) -> None:
+        """Deliver what dead processes of this data directory left."""
+        assert self._owner is not None
+        recovery.adopt(self.settings, endpoints(self.settings), skip=self._owner.name)
+
+    def _wake(self) -> None:
+        if self._worker is not None:
+            self._worker.wake()
+
+    # What sessions ask.
+
+    def tracer(self) -> otel_trace.Tracer | None:
+        """The tracer of a user's SDK provider, looked up anew for each session, or None for light spans."""
+        wanted = self.settings.spans
+        if wanted == "light":
+            return None
+        provider = otel_trace.get_tracer_provider()
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+
+        if not isinstance(provider, TracerProvider):
+            if wanted == "sdk":
+                health.warn_once(
+                    "config.no_provider",
+                    "rollspan: ROLLSPAN_SPANS=sdk, but no SDK TracerProvider is set; light spans are used until one is",
+                )
+            return None
+        if provider not in self._attached:
+            self._attached.add(provider)
+            from .processor import attach  # noqa: PLC0415
+
+            attach(provider)
+        from . import __version__  # noqa: PLC0415
+
+        return provider.get_tracer(semconv.SCOPE_NAME, __version__)
+
+    def samples(self, trace_id: int) -> bool:
+        """Whether our own route exports this trace's spans; its record goes out all the same."""
+        return self._sampler is None or self._sampler(trace_id)
+
+    def only_open_step(self) -> RolloutSpan | None:
+        """The step that is open in this process, where there is just one: executors call from other threads."""
+        steps = self.steps
+        if len(steps) != 1:
+            return None
+        try:
+            return next(iter(steps.values())).root
+        except (StopIteration, RuntimeError):  # ended meanwhile
+            return None
+
+    def complete_root(self, session: Session, end_ns: int) -> None:
+        """Put on a real root span what the session came to, while it can still be changed."""
+        mirror = session.root.mirror
+        if mirror is None:
+            return
+        payload = {
+            "n": 0,
+            "t": session.root.start_ns,
+            "r": session.root.ref,
+            "a": session.root.attributes,
+            "s": session.rows_for_root(),
+            "e": end_ns,
+        }
+        from .describe import dumps  # noqa: PLC0415
+
+        raw = b" " * 43 + dumps(payload)
+        put_together = assemble(session.trace_hex, [Line(0, session.trace_hex, raw, 0)])
+        if put_together is not None:
+            folded = joiner.with_record(put_together.spans, export_spans=False).record
+            if folded is not None:
+                mirror.set_attributes(record.root_attributes(folded))
+
+    # Ending.
+
+    def flush(self, timeout: float | None) -> bool:
+        """See `rollspan.flush`."""
+        if self._worker is None or self.abandoned:
+            return True
+        return self._worker.flush(time.monotonic() + (30.0 if timeout is None else timeout))
+
+    def close(self, timeout: float | None) -> bool:
+        """See `rollspan.shutdown`."""
+        if self.abandoned:
+            return True
+        deadline = time.monotonic() + (self.settings.exit_timeout if timeout is None else timeout)
+        for trace in [*self.live.values(), *self.steps.values()]:
+            self._end(trace)
+        with self.lock:
+            self.abandoned = True
+        delivered = True
+        if self._worker is not None and self._owner is not None:
+            delivered = self._worker.close(deadline)
+            keep = self.settings.journal_keep
+            self.journal.close(self._owner.disk if keep or not delivered else None)
+            self._owner.close(delivered=delivered, keep=keep)
+            if not delivered:
+                health.logger.warning(
+                    "rollspan: not everything was delivered; it lies in %s and goes out with the next start, or by "
+                    "`rollspan recover %s`",
+                    place.disk_root(self.settings.dir),
+                    self.settings.dir,
+                )
+        return delivered
+
+    @staticmethod
+    def _end(trace: TraceLog) -> None:
+        try:
+            trace.abort(semconv.CANCELLED)  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001
+            health.internal_error("runtime.close")
+
+    def forked(self) -> Runtime:
+        """In a forked child: leave the parent's files, locks and sessions alone; a runtime of the child's own."""
+        self.abandoned = True
+        self.lock = threading.RLock()
+        self.journal.abandon()
+        if self._owner is not None:
+            self._owner.abandon()
+        return Runtime(self.settings)
+
+
+def _after_fork() -> None:
+    try:
+        health.after_fork()
+        ids.forget()
+        switch.renew_after_fork()
+    except Exception:  # noqa: BLE001
+        health.internal_error("fork")
+
+
+def _at_exit() -> None:
+    try:
+        switch.shutdown(None)
+    except Exception:  # noqa: BLE001
+        health.internal_error("exit")
+
+
+class _Child:
+    """What multiprocessing calls its after-fork hook with; the hook must not keep anything else alive."""
+
+
+_child = _Child()
+_registered = False
+
+
+def _register_exit() -> None:
+    """Children of multiprocessing run no atexit handlers but finalizers, and clear those that a fork inherits."""
+    global _registered  # noqa: PLW0603
+    if _registered:
+        return
+    _registered = True
+    os.register_at_fork(after_in_child=_after_fork)
+    atexit.register(_at_exit)
+    multiprocessing.util.register_after_fork(_child, _finalize_in_child)
+    if multiprocessing.parent_process() is not None:
+        _finalize_in_child(_child)
+
+
+def _finalize_in_child(_: object) -> None:
+    multiprocessing.util.Finalize(None, _at_exit, exitpriority=10)

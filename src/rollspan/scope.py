@@ -1,0 +1,215 @@
+"""Something that is entered, made current, and left: as `with`, as `async with`, or as a decorator."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import health
+from .null import NULL
+
+if TYPE_CHECKING:
+    from .span import RolloutSpan
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_context: ModuleType | None = None
+
+
+def _current() -> Any:
+    """The module `context`, imported with the first span and not before: it loads OpenTelemetry."""
+    global _context  # noqa: PLW0603
+    if _context is None:
+        from . import context  # noqa: PLC0415
+
+        _context = context
+    return _context
+
+
+class Scope:
+    """One subclass for each thing that can be entered. Errors of ours never leave it; the user's always do."""
+
+    __slots__ = ("_entered",)
+
+    def __init__(self) -> None:
+        self._entered: tuple[Any, Any, Any] | None = None  # span, token, what was entered before
+
+    # What a subclass says.
+
+    def _start(self) -> RolloutSpan | None:
+        """Begin; None where there is nothing to record."""
+        raise NotImplementedError
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        """End, left normally or by `exc`."""
+        raise NotImplementedError
+
+    def _again(self) -> Scope:
+        """A fresh scope for one call of a decorated function."""
+        raise NotImplementedError
+
+    def _given(self, span: RolloutSpan) -> Any:
+        """What `as` receives."""
+        return span
+
+    def _attach(self, span: RolloutSpan) -> Any:
+        return _current().attach(span)
+
+    # Entering and leaving.
+
+    def __enter__(self) -> Any:
+        try:
+            span = self._start()
+            if span is None:
+                self._entered = (None, None, self._entered)
+                return NULL
+            self._entered = (span, self._attach(span), self._entered)
+            return self._given(span)
+        except Exception:  # noqa: BLE001
+            health.internal_error("scope.enter")
+            self._entered = (None, None, self._entered)
+            return NULL
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        try:
+            if self._entered is None:
+                health.warn_once("api.left_twice", "rollspan: %r was left without having been entered", self)
+                return
+            span, token, self._entered = self._entered
+            if span is not None:
+                _current().detach(token)
+                self._finish(span, exc)
+        except Exception:  # noqa: BLE001
+            health.internal_error("scope.exit")
+
+    async def __aenter__(self) -> Any:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        self.__exit__(kind, exc, traceback)
+
+    # Decorating.
+
+    def __call__(self, function: _F) -> _F:
+        """Every call of `function` (plain, coroutine, generator or async generator) is one such scope."""
+        if inspect.isasyncgenfunction(function):
+            return _async_generator(self, function)  # type: ignore[return-value]
+        if inspect.isgeneratorfunction(function):
+            return _generator(self, function)  # type: ignore[return-value]
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
+                with self._again():
+                    return await function(*args, **kwargs)
+
+            return coroutine  # type: ignore[return-value]
+
+        @functools.wraps(function)
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            with self._again():
+                return function(*args, **kwargs)
+
+        return plain  # type: ignore[return-value]
+
+
+class _Stepwise:
+    """A scope around a generator: open from its first step to its last, current only while it runs."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._token: Any = None
+        try:
+            self._span = scope._start()  # noqa: SLF001
+        except Exception:  # noqa: BLE001
+            self._span = None
+            health.internal_error("scope.start")
+
+    def __enter__(self) -> None:
+        if self._span is not None:
+            self._token = self._scope._attach(self._span)  # noqa: SLF001
+
+    def __exit__(self, *exc: object) -> None:
+        if self._span is not None:
+            _current().detach(self._token)
+
+    def finish(self, exc: BaseException | None) -> None:
+        if self._span is None:
+            return
+        try:
+            self._scope._finish(self._span, exc)  # noqa: SLF001
+        except Exception:  # noqa: BLE001
+            health.internal_error("scope.finish")
+
+
+def _generator(scope: Scope, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def generator(*args: Any, **kwargs: Any) -> Any:
+        steps = _Stepwise(scope._again())  # noqa: SLF001
+        left_by: BaseException | None = None
+        inner = function(*args, **kwargs)
+        try:
+            with steps:
+                item = next(inner)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    with steps:
+                        inner.close()
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - whatever is thrown in, the user's generator gets
+                    with steps:
+                        item = inner.throw(exc)
+                else:
+                    with steps:
+                        item = inner.send(sent)
+        except StopIteration as stop:
+            return stop.value
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            left_by = exc
+            raise
+        finally:
+            steps.finish(left_by)
+
+    return generator
+
+
+def _async_generator(scope: Scope, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def generator(*args: Any, **kwargs: Any) -> Any:
+        steps = _Stepwise(scope._again())  # noqa: SLF001
+        left_by: BaseException | None = None
+        inner = function(*args, **kwargs)
+        try:
+            with steps:
+                item = await inner.__anext__()
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    with steps:
+                        await inner.aclose()
+                    raise
+                except BaseException as exc:  # noqa: BLE001
+                    with steps:
+                        item = await inner.athrow(exc)
+                else:
+                    with steps:
+                        item = await inner.asend(sent)
+        except StopAsyncIteration:
+            return
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            left_by = exc
+            raise
+        finally:
+            steps.finish(left_by)
+
+    return generator

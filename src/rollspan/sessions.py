@@ -1,0 +1,476 @@
+"""A session: one rollout from submission until it was consumed or thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import Status, StatusCode
+
+from . import clock, context, describe, health, ids, semconv
+from .attributes import clean
+from .scope import Scope
+from .span import RolloutSpan
+from .spandata import KIND_INTERNAL, STATUS_UNSET
+from .tracelog import TraceLog
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from .runtime import Runtime
+    from .stats import RolloutStats
+
+_CANCELLATIONS = (
+    asyncio.CancelledError,
+    concurrent.futures.CancelledError,
+    GeneratorExit,
+    KeyboardInterrupt,
+    SystemExit,
+)
+
+
+class Session(TraceLog):
+    """Made by `rollspan.session()` and `rollspan.start_session()`; every method is safe from any thread."""
+
+    __slots__ = ("session_id", "status", "_block", "_counters", "_ended", "_ends_with", "_executing", "_consumed", "_wait")
+
+    def __init__(self, runtime: Runtime, given: Mapping[str, Any], *, block: bool, tracer: Tracer | None = None) -> None:
+        """`block`: the whole life is one `with` block, which has no waits. Else the queue begins now."""
+        super().__init__(runtime, tracer)
+        self.status = semconv.PENDING
+        self._block = block
+        self._counters: dict[str, int] = {}
+        self._ended = False
+        self._ends_with: RolloutSpan | None = None
+        self._executing = 0
+        self._consumed: bool | None = None
+        self._wait: tuple[str, int | str, int] | None = None  # name, ref, start
+        given = dict(given)
+        chosen = given.pop("session_id", None)
+        self.session_id = str(clean(chosen)) if chosen is not None else self.trace_hex.decode()
+        self._begin(given)
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        settings = self.runtime.settings
+        known: dict[str, Any] = {
+            semconv.SESSION_ID: self.session_id,
+            semconv.PHASE: semconv.SESSION,
+            semconv.REQUEST_ID: next(self.runtime.request_ids),
+            semconv.RANK: settings.rank,
+            semconv.STATUS: semconv.PENDING,
+        }
+        if settings.role is not None:
+            known[semconv.ROLE] = settings.role
+        for name, key in (
+            ("task_id", semconv.TASK_ID), ("group_id", semconv.GROUP_ID), ("workflow", semconv.WORKFLOW),
+        ):  # fmt: skip
+            value = given.pop(name, None)
+            if value is not None:
+                known[key] = value
+        step = context.current_step() or self.runtime.only_open_step()
+        if step is not None:
+            self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
+        with self.runtime.lock:
+            self.root._put({**known, **given}, settings.attribute_max_bytes)  # noqa: SLF001
+            if not self._block:
+                self._open_wait(semconv.QUEUE_WAIT, self.root.start_ns)
+            self.runtime.live[self.trace_int] = self
+            self.write()
+
+    def __repr__(self) -> str:
+        return f"<rollspan session {self.session_id} {self.status}>"
+
+    # Where it is.
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over."""
+        return self._ended
+
+    def _mine(self, what: str) -> bool:
+        """Whether this process may still change the session; says once why not."""
+        if self.abandoned:
+            health.warn_once(
+                "api.wrong_process",
+                "rollspan: %s is ignored: session %s belongs to the process that started it, or rollspan was shut down",
+                what,
+                self.session_id,
+            )
+            return False
+        if self._ended:
+            health.warn_once(f"api.ended.{what}", "rollspan: %s is ignored: session %s has ended", what, self.session_id)
+            return False
+        return True
+
+    def _link(self, step: RolloutSpan, kind: str, number_key: str) -> None:
+        ids_of_step = step.get_span_context()
+        attributes = {semconv.LINK_KIND: kind}
+        self._links.append([f"{ids_of_step.trace_id:032x}", f"{ids_of_step.span_id:016x}", attributes])
+        if self.root.mirror is not None:
+            self.root.mirror.add_link(ids_of_step, attributes)
+        number = step.attributes.get(semconv.STEP)
+        if number is not None:
+            self.change({number_key: number})
+        step.owner.tally(kind)  # type: ignore[attr-defined]
+
+    # Waits.
+
+    def _open_wait(self, name: str, start: int) -> None:
+        # With a mirror, the span of a wait is made when its name is certain, under an id of its own.
+        ref = next(self._indices) if self.tracer is None else f"{ids.span_id():016x}"
+        self._wait = (name, ref, start)
+
+    def _close_wait(self, end: int, name: str | None = None) -> None:
+        """End the wait that is open; `name` where only now it is certain what it was."""
+        wait, self._wait = self._wait, None
+        if wait is None:
+            return
+        opened_as, ref, start = wait
+        name = name or opened_as
+        end = max(end, start)
+        if self.tracer is None:
+            self.keep([ref, self.root.ref, name, KIND_INTERNAL, start, end, {}, STATUS_UNSET, ""])
+        else:
+            span = self._mirrored(self.tracer, name, self.root, start, KIND_INTERNAL)
+            self._open[span.ref] = span
+            self.end_span(span, end)
+
+    def _open_rows(self) -> list[list[Any]]:
+        rows = super()._open_rows()
+        if self._wait is not None:
+            name, ref, start = self._wait
+            rows.append([ref, self.root.ref, name, KIND_INTERNAL, start, {}])
+        return rows
+
+    def mark_enqueued(self) -> None:
+        """Handed to whoever runs it: `queue_wait` ends, `runner_wait` begins. Again before a retry."""
+        if not self._mine("mark_enqueued()"):
+            return
+        try:
+            with self.runtime.lock:
+                now = self.now()
+                waiting = self._wait[0] if self._wait is not None else None
+                if self._block or waiting == semconv.RUNNER_WAIT or self._executing:
+                    health.warn_once(
+                        "api.enqueued", "rollspan: mark_enqueued() is ignored: session %s is not in a queue", self.session_id
+                    )
+                    return
+                self._close_wait(now, semconv.QUEUE_WAIT)
+                self._open_wait(semconv.RUNNER_WAIT, now)
+        except Exception:  # noqa: BLE001
+            health.internal_error("session.mark_enqueued")
+
+    # Phases.
+
+    def execution(self, **attributes: Any) -> Scope:
+        """The workflow runs: a context manager, sync or async. Ends the wait before it."""
+        return _Execution(self, semconv.EXECUTION, attributes)
+
+    def phase(self, name: str, /, **attributes: Any) -> Scope:
+        """A phase of this session, whatever session is current; else as `rollspan.phase`."""
+        return _SessionPhase(self, str(name), attributes)
+
+    def activate(self) -> Scope:
+        """Make this session current in this thread or task, without a phase."""
+        return _Activation(self)
+
+    def start_phase(self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None) -> RolloutSpan | None:
+        """Open a phase below the innermost one that is current, or None where the session is over."""
+        if not self._mine(f"phase({name!r})"):
+            return None
+        if parent is None:
+            current = context.current()
+            parent = current if current is not None and current.owner is self else self.root
+        if self._wait is not None and self._wait[0] != semconv.POST_WAIT:
+            with self.runtime.lock:  # whoever works on it no longer waits for a runner
+                self._close_wait(self.now())
+        return self.start_span(name, parent, given)
+
+    def start_execution(self, given: Mapping[str, Any]) -> RolloutSpan | None:
+        """Open the phase `execution` below the root."""
+        if not self._mine("execution()"):
+            return None
+        with self.runtime.lock:
+            now = self.now()
+            if self._wait is not None:
+                self._close_wait(now, semconv.RUNNER_WAIT if self._wait[0] == semconv.POST_WAIT else None)
+            self._executing += 1
+            return self.start_span(semconv.EXECUTION, self.root, given, now)
+
+    def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
+        """As `TraceLog.end_span`; the end of the last execution begins `post_wait`."""
+        if self.abandoned:
+            return False
+        if span is self.root:
+            if not self._ended:
+                self.finish()
+            return True
+        with self.runtime.lock:
+            end = self.now() if end_ns is None else end_ns
+            if not super().end_span(span, end, late=late):
+                return False
+            if late:
+                return True
+            if span.name == semconv.EXECUTION and self._executing:
+                self._executing -= 1
+                if not self._executing and not self._block:
+                    self._open_wait(semconv.POST_WAIT, end)
+            if self._ends_with is span:
+                self._finish_now(end)
+            elif self.status != semconv.PENDING and not self._open:
+                self.write()
+            return True
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add `n` to a counter of the session (`rollout.counter.<name>`)."""
+        if not self._mine("count()"):
+            return
+        try:
+            with self.runtime.lock:
+                total = self._counters[name] = self._counters.get(name, 0) + int(n)
+                self.root._put({semconv.COUNTER_PREFIX + str(name): total}, 1024)  # noqa: SLF001
+        except Exception:  # noqa: BLE001
+            health.internal_error("session.count")
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute of the session's root."""
+        if self._mine("set_attribute()"):
+            self.root.set_attribute(key, value)
+
+    # Verdicts.
+
+    def mark_accepted(self, *, stats: RolloutStats | None = None, reward: float | None = None) -> None:
+        """The verdict: good. The session goes on until `mark_consumed`, or `mark_dropped`."""
+        self._verdict(semconv.ACCEPTED, None, stats=stats, reward=reward)
+
+    def mark_rejected(
+        self,
+        reason: str = semconv.SHOULD_ACCEPT_FALSE,
+        *,
+        stats: RolloutStats | None = None,
+        reward: float | None = None,
+    ) -> None:
+        """The verdict: looked at and refused. Ends the session."""
+        self._verdict(semconv.REJECTED, reason, stats=stats, reward=reward)
+
+    def mark_failed(self, exc: BaseException | None = None, *, stats: RolloutStats | None = None) -> None:
+        """The verdict: the workflow raised `exc`. Ends the session."""
+        self._verdict(semconv.FAILED, semconv.WORKFLOW_EXCEPTION, stats=stats, exc=exc)
+
+    def mark_dropped(self, reason: str, *, stats: RolloutStats | None = None) -> None:
+        """Thrown away: before a verdict, or after having been accepted. Ends the session."""
+        self._verdict(semconv.DROPPED, reason, stats=stats)
+
+    def mark_consumed(self) -> None:
+        """The trainer has it. Ends the session."""
+        if not self._mine("mark_consumed()"):
+            return
+        try:
+            with self.runtime.lock:
+                if self.status == semconv.PENDING:
+                    health.warn_once(
+                        "api.consumed_without_verdict",
+                        "rollspan: session %s was consumed without a verdict; it counts as accepted",
+                        self.session_id,
+                    )
+                    self._set_status(semconv.ACCEPTED, None)
+                elif self.status != semconv.ACCEPTED:
+                    health.warn_once(
+                        "api.consumed_not_accepted",
+                        "rollspan: mark_consumed() is ignored: session %s was %s",
+                        self.session_id,
+                        self.status,
+                    )
+                    return
+                step = context.current_step() or self.runtime.only_open_step()
+                if step is not None:
+                    self._link(step, semconv.LINK_CONSUME, semconv.STEP_CONSUME)
+                self._consumed = True
+                self._end_soon()
+        except Exception:  # noqa: BLE001
+            health.internal_error("session.mark_consumed")
+
+    def _verdict(
+        self,
+        status: str,
+        reason: str | None,
+        *,
+        stats: RolloutStats | None = None,
+        reward: float | None = None,
+        exc: BaseException | None = None,
+    ) -> None:
+        if not self._mine(f"mark_{status}()"):
+            return
+        try:
+            with self.runtime.lock:
+                thrown_away = self.status == semconv.ACCEPTED and status == semconv.DROPPED
+                if self.status != semconv.PENDING and not thrown_away:
+                    health.warn_once(
+                        "api.second_verdict",
+                        "rollspan: mark_%s() is ignored: session %s already was %s",
+                        status,
+                        self.session_id,
+                        self.status,
+                    )
+                    return
+                extra: dict[str, Any] = {semconv.REWARD_SCORE: reward}
+                if stats is not None:
+                    for name in ("accepted", "enqueued", "rejected", "running"):
+                        extra[semconv.STATS_PREFIX + name] = getattr(stats, name, None)
+                if exc is not None:
+                    extra[semconv.ERROR_TYPE] = describe.error_type(exc)
+                self._set_status(status, reason, extra)
+                if status == semconv.FAILED:
+                    text = str(exc) if exc is not None and self.runtime.settings.capture_content else None
+                    self.root.set_status(Status(StatusCode.ERROR, text))
+                if self._wait is None and not self._executing and not self._block and status == semconv.ACCEPTED:
+                    self._open_wait(semconv.POST_WAIT, self.now())
+                if status == semconv.ACCEPTED:
+                    if not self._block:
+                        self.write()
+                else:
+                    self._end_soon()
+        except Exception:  # noqa: BLE001
+            health.internal_error("session.verdict")
+
+    def _set_status(self, status: str, reason: str | None, extra: Mapping[str, Any] | None = None) -> None:
+        self.status = status
+        changes: dict[str, Any] = {semconv.STATUS: status, **(extra or {})}
+        if reason is not None:
+            changes[semconv.REASON] = reason
+        self.root._put(changes, self.runtime.settings.attribute_max_bytes)  # noqa: SLF001
+
+    # The end.
+
+    def _end_soon(self) -> None:
+        """End now; or, said from inside a phase of the session or its block, when that ends."""
+        if self._block:
+            return
+        current = context.current()
+        if current is None or current.owner is not self or current is self.root:
+            self._finish_now(self.now())
+            return
+        while current.parent is not None and current.parent is not self.root:
+            current = current.parent
+        self._ends_with = current
+        self.write()
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        """The `with` block ends: without a verdict it was accepted and consumed, or failed, or cancelled."""
+        if self.abandoned or self._ended:
+            return
+        with self.runtime.lock:
+            if self.status == semconv.PENDING:
+                if exc is None:
+                    self._set_status(semconv.ACCEPTED, None)
+                elif isinstance(exc, _CANCELLATIONS):
+                    self._set_status(semconv.DROPPED, semconv.CANCELLED)
+                else:
+                    self._set_status(
+                        semconv.FAILED, semconv.WORKFLOW_EXCEPTION, {semconv.ERROR_TYPE: describe.error_type(exc)}
+                    )
+                    self.root.fail(exc)
+            if self._consumed is None:
+                self._consumed = self.status == semconv.ACCEPTED and exc is None
+                if self._consumed:
+                    step = context.current_step() or self.runtime.only_open_step()
+                    if step is not None:
+                        self._link(step, semconv.LINK_CONSUME, semconv.STEP_CONSUME)
+            self._finish_now(self.now())
+
+    def abort(self, reason: str) -> None:
+        """The process ends in good order with the session still open: keep its verdict, or drop it."""
+        with self.runtime.lock:
+            if self._ended:
+                return
+            if self.status == semconv.PENDING:
+                self._set_status(semconv.DROPPED, reason)
+            self._finish_now(self.now())
+
+    def _finish_now(self, end: int) -> None:
+        """Write the last line: the wait closed, phases still open clipped here, everything said."""
+        self._ended = True
+        self._close_wait(end)
+        for span in list(self._open.values()):
+            self.end_span(span, end, late=True)
+        self.root._put({semconv.CONSUMED: bool(self._consumed)}, 64)  # noqa: SLF001
+        if self.root.mirror is not None:
+            self.runtime.complete_root(self, end)
+        self.root.ended = True
+        self.runtime.live.pop(self.trace_int, None)
+        self.write(end_ns=end)
+        if self.root.mirror is not None:
+            self.root.mirror.end(end)
+
+    def checkpoint(self, older_than_ns: int) -> None:
+        """Write what a long session has finished so far, and what is open (the worker calls this)."""
+        with self.runtime.lock:
+            if not self._ended and clock.monotonic_ns() + self.offset - self.root.start_ns >= older_than_ns:
+                self.write()
+
+    def adopt(self, rows: list[list[Any]]) -> None:
+        """Take finished spans that another process brought home."""
+        with self.runtime.lock:
+            if self.abandoned or self._ended:
+                health.count("api.spans_after_end", len(rows))
+                return
+            for row in rows:
+                self.keep(row)
+            if self.status != semconv.PENDING and not self._open:
+                self.write()
+
+    def rows_for_root(self) -> list[list[Any]]:
+        """All finished spans, kept only where a real root span must be told what they came to."""
+        return self._kept or []
+
+    def carrier(self) -> dict[str, str]:
+        """What takes this session to another process; see `rollspan.carrier`."""
+        from .carriers import inject  # noqa: PLC0415
+
+        current = context.current()
+        return inject(current if current is not None and current.owner is self else self.root)
+
+    def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
+        above = semconv.SESSION if parent is self.root else parent.name
+        return {semconv.SESSION_ID: self.session_id, semconv.PHASE: name, semconv.PARENT_PHASE: above}
+
+
+class _SessionPhase(Scope):
+    __slots__ = ("_given", "_name", "_session")
+
+    def __init__(self, session: Session, name: str, given: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._session = session
+        self._name = name
+        self._given = given
+
+    def _start(self) -> RolloutSpan | None:
+        return self._session.start_phase(self._name, self._given)
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        if exc is not None:
+            span.fail(exc)
+        span.end()
+
+
+class _Execution(_SessionPhase):
+    __slots__ = ()
+
+    def _start(self) -> RolloutSpan | None:
+        return self._session.start_execution(self._given)
+
+
+class _Activation(Scope):
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    def _start(self) -> RolloutSpan | None:
+        return self._session.root if not self._session.ended and not self._session.abandoned else None
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        pass

@@ -1,0 +1,184 @@
+"""The light span: an OpenTelemetry span with little more than its own data in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
+
+from . import describe, health, ids, semconv
+from .attributes import clean_into
+from .spandata import KIND_INTERNAL, STATUS_ERROR, STATUS_UNSET
+
+if TYPE_CHECKING:
+    from .spandata import AttributeValue
+    from .tracelog import TraceLog
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
+
+
+class RolloutSpan(Span):
+    """A phase, or the root of a session or step; current in the OpenTelemetry context like any span.
+
+    Where somebody's SDK TracerProvider exports the spans, `mirror` is the real span made by it, and every
+    change goes to both.
+    """
+
+    __slots__ = (
+        "attributes", "ended", "kind", "mirror", "name", "owner", "parent", "ref", "start_ns", "status", "status_message",
+        "_span_context",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: TraceLog,
+        ref: int | str,
+        name: str,
+        parent: RolloutSpan | None,
+        start_ns: int,
+        kind: int = KIND_INTERNAL,
+        mirror: Span | None = None,
+    ) -> None:
+        self.owner = owner
+        self.ref = ref
+        self.name = name
+        self.parent = parent
+        self.start_ns = start_ns
+        self.kind = kind
+        self.mirror = mirror
+        self.attributes: dict[str, AttributeValue] = {}
+        self.ended = False
+        self.status = STATUS_UNSET
+        self.status_message = ""
+        self._span_context: SpanContext | None = None
+
+    def __repr__(self) -> str:
+        return f"<rollspan {self.name} {self.ref} of {self.owner.trace_hex.decode()}>"
+
+    # OpenTelemetry's Span.
+
+    def get_span_context(self) -> SpanContext:
+        """Ids that a child or an outgoing request can carry."""
+        if self._span_context is None:
+            if self.mirror is not None:
+                self._span_context = self.mirror.get_span_context()
+            else:
+                owner = self.owner
+                ref = self.ref
+                span_id = ids.derived_span_id(owner.trace_int, ref) if isinstance(ref, int) else int(ref, 16)
+                flags = _SAMPLED if owner.sampled else _NOT_SAMPLED
+                self._span_context = SpanContext(owner.trace_int, span_id, is_remote=False, trace_flags=flags)
+        return self._span_context
+
+    def is_recording(self) -> bool:
+        """Whether changes still count."""
+        return not self.ended
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set one attribute; any value is made fit for OTLP."""
+        self.set_attributes({key: value})
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Set attributes. A phase's short names (`model`, `score`) work here too; None sets nothing."""
+        if self.ended:
+            health.warn_once("api.set_after_end", "rollspan: attributes set on %r after its end are ignored", self.name)
+            return
+        try:
+            settings = self.owner.runtime.settings
+            given = describe.given_attributes(self.name, attributes, content=settings.capture_content)
+            self._put(given, settings.attribute_max_bytes)
+        except Exception:  # noqa: BLE001
+            health.internal_error("span.set_attributes")
+
+    def _put(self, attributes: Mapping[Any, Any], limit: int) -> None:
+        if self.mirror is None and self.parent is not None:
+            clean_into(self.attributes, attributes, limit)
+            return
+        fresh: dict[str, AttributeValue] = {}
+        clean_into(fresh, attributes, limit)
+        if self.parent is None:
+            self.owner.change(fresh)  # the root is written by its changes
+        else:
+            self.attributes.update(fresh)
+            if self.mirror is not None:
+                self.mirror.set_attributes(fresh)
+
+    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
+        """Span events are on their way out of OpenTelemetry: passed on to a real span, else not kept."""
+        if self.mirror is not None:
+            self.mirror.add_event(name, attributes, timestamp)
+        else:
+            health.count("api.span_events_ignored")
+
+    def add_link(self, context: SpanContext, attributes: Any = None) -> None:
+        """Links of phases are passed on to a real span, else not kept."""
+        if self.mirror is not None:
+            self.mirror.add_link(context, attributes)
+        else:
+            health.count("api.span_links_ignored")
+
+    def update_name(self, name: str) -> None:
+        """A phase keeps the name it was started with, because the record is made by it."""
+        health.warn_once("api.update_name", "rollspan: phase %r keeps its name; %r is ignored", self.name, name)
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Set the span's status. A description is kept only where content may be captured."""
+        if self.ended:
+            return
+        code = status.status_code if isinstance(status, Status) else status
+        text = status.description if isinstance(status, Status) else description
+        keep = self.owner.runtime.settings.capture_content
+        self.status = code.value
+        self.status_message = str(text) if text and keep else ""
+        if self.mirror is not None:
+            self.mirror.set_status(code, self.status_message or None)
+
+    def record_exception(self, exception: BaseException, *args: Any, **kwargs: Any) -> None:
+        """Keep the exception's type as `error.type`."""
+        if not self.ended:
+            self._put({semconv.ERROR_TYPE: describe.error_type(exception)}, 1024)
+
+    def end(self, end_time: int | None = None) -> None:
+        """End the phase, now or at `end_time` (epoch ns)."""
+        self.owner.end_span(self, end_time)
+
+    # Ours.
+
+    def record_generation(self, **given: Any) -> None:
+        """See `rollspan.record_generation`."""
+        self.set_attributes({name: value for name, value in given.items() if value is not None})
+
+    def record_reward(self, score: float, name: str | None = None) -> None:
+        """See `rollspan.record_reward`."""
+        self.set_attributes({semconv.REWARD_SCORE: score, semconv.REWARD_NAME: name})
+
+    def record_tool_call(self, tool: str, call_id: str | None = None, **content: Any) -> None:
+        """See `rollspan.record_tool_call`."""
+        self.set_attributes({"tool": tool, "call_id": call_id, **content})
+
+    def fail(self, exc: BaseException) -> None:
+        """Mark the span as left by an exception."""
+        if self.ended:
+            return
+        self.record_exception(exc)
+        self.set_status(Status(StatusCode.ERROR, str(exc) if self.owner.runtime.settings.capture_content else None))
+
+    def row(self, end_ns: int) -> list[Any]:
+        """The finished span for its journal line."""
+        parent = self.parent
+        return [
+            self.ref,
+            parent.ref if parent is not None else 0,
+            self.name,
+            self.kind,
+            self.start_ns,
+            end_ns,
+            self.attributes,
+            self.status,
+            self.status_message,
+        ]
+
+
+assert STATUS_ERROR == StatusCode.ERROR.value  # the numbers of API and OTLP are the same

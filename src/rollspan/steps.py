@@ -1,0 +1,87 @@
+"""A trainer's step: a trace of its own, to which the sessions link that it submitted and consumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import health, semconv
+from .span import RolloutSpan
+from .tracelog import TraceLog
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from .runtime import Runtime
+
+_TALLIES = {semconv.LINK_DISPATCH: semconv.STEP_DISPATCHED, semconv.LINK_CONSUME: semconv.STEP_CONSUMED}
+
+
+class Step(TraceLog):
+    """Carries counts instead of links to its sessions: a span keeps 128 links, a step has thousands."""
+
+    __slots__ = ("_counts", "_ended", "number")
+
+    root_name = semconv.STEP_NAME
+
+    def __init__(self, runtime: Runtime, number: Any, attributes: dict[str, Any], tracer: Tracer | None) -> None:
+        super().__init__(runtime, tracer)
+        self.number = number
+        self._ended = False
+        self._counts: dict[str, int] = {}
+        with runtime.lock:
+            self.root._put({semconv.STEP: number, **attributes}, runtime.settings.attribute_max_bytes)  # noqa: SLF001
+            runtime.steps[self.trace_int] = self
+            self.write()
+
+    def __repr__(self) -> str:
+        return f"<rollspan step {self.number}>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the step is over."""
+        return self._ended
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute of the step's span."""
+        self.root.set_attribute(key, value)
+
+    def tally(self, link: str) -> None:
+        """One more session links to this step."""
+        if not self._ended:
+            self._counts[link] = self._counts.get(link, 0) + 1
+
+    def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
+        """As `TraceLog.end_span`; the root's end is the step's."""
+        if self.abandoned:
+            return False
+        if span is self.root:
+            self.finish()
+            return True
+        with self.runtime.lock:
+            return super().end_span(span, end_ns, late=late)
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        """End the step."""
+        if self.abandoned or self._ended:
+            return
+        with self.runtime.lock:
+            if exc is not None:
+                self.root.fail(exc)
+            end = self.now()
+            self._ended = True
+            for span in list(self._open.values()):
+                self.end_span(span, end, late=True)
+            counts = {key: self._counts.get(link, 0) for link, key in _TALLIES.items()}
+            self.root._put(counts, 64)  # noqa: SLF001
+            self.root.ended = True
+            self.runtime.steps.pop(self.trace_int, None)
+            self.write(end_ns=end)
+            if self.root.mirror is not None:
+                self.root.mirror.end(end)
+
+    def abort(self, reason: str) -> None:
+        """The process ends in good order inside the step."""
+        try:
+            self.finish()
+        except Exception:  # noqa: BLE001
+            health.internal_error("step.abort")

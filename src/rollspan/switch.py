@@ -1,0 +1,100 @@
+"""On or off: decided at the first call of the API, or by `configure`. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from . import config, health
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+_lock = threading.RLock()
+_decided = False
+_runtime: Runtime | None = None
+
+
+def runtime() -> Runtime | None:
+    """The running machinery, or None while rollspan is off."""
+    return _runtime if _decided else _decide()
+
+
+def _decide() -> Runtime | None:
+    with _lock:
+        if not _decided:
+            try:
+                _start(config.resolve())
+            except Exception:  # noqa: BLE001
+                _set(None)
+                health.internal_error("switch.decide")
+        return _runtime
+
+
+def _start(resolved: config.Resolved) -> None:
+    settings = resolved.settings
+    if not settings.enabled or settings.sdk_disabled:
+        _set(None)
+        return
+    config.report(resolved)
+    from .runtime import Runtime  # noqa: PLC0415 - loads OpenTelemetry
+
+    _set(Runtime(settings))
+
+
+def _set(new: Runtime | None) -> None:
+    global _decided, _runtime  # noqa: PLW0603
+    _runtime = new
+    _decided = True
+
+
+def configure(**arguments: Any) -> None:
+    """Turn rollspan on with these settings; see `rollspan.configure`."""
+    resolved = config.resolve(**{"enabled": True, **arguments})  # an unknown name is a TypeError, as in any call
+    try:
+        with _lock:
+            shutdown(None)
+            _start(resolved)
+    except Exception:  # noqa: BLE001
+        _set(None)
+        health.internal_error("configure")
+
+
+def flush(timeout: float | None) -> bool:
+    """See `rollspan.flush`."""
+    return _runtime.flush(timeout) if _runtime is not None else True
+
+
+def shutdown(timeout: float | None) -> bool:
+    """See `rollspan.shutdown`."""
+    with _lock:
+        old = _runtime
+        _set(None)
+    return old.close(timeout) if old is not None else True
+
+
+def renew_after_fork() -> None:
+    """In a forked child: the parent's machinery is not ours; one like it is made when it is needed."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+    if _runtime is not None:
+        _set(_runtime.forked())
+
+
+def undecide() -> None:
+    """Forget the decision, so that the environment counts again (tests)."""
+    global _decided  # noqa: PLW0603
+    shutdown(None)
+    _decided = False
+
+
+def lent(settings: config.Settings) -> Runtime:
+    """In a pool's process: the machinery, made like the caller's where this process has none."""
+    with _lock:
+        found = runtime()
+        if found is None:
+            from .runtime import Runtime  # noqa: PLC0415
+
+            found = Runtime(settings)
+            _set(found)
+        return found

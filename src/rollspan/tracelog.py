@@ -1,0 +1,209 @@
+"""A trace that is being produced: its open spans, and what of it the journal has not got yet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import clock, describe, health, ids, lines, semconv
+from .span import RolloutSpan
+from .spandata import KIND_CLIENT, KIND_INTERNAL
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from .runtime import Runtime
+
+_WRITE_EVERY = 512  # finished spans: bounds a line's length and what a session holds in memory
+
+
+class TraceLog:
+    """Owner of a trace's spans. What happens to a trace under several threads is guarded by the journal's lock."""
+
+    __slots__ = (
+        "offset", "root", "runtime", "sampled", "tracer", "trace_hex", "trace_int",
+        "_changes", "_indices", "_links", "_open", "_rows", "_sequence", "_kept", "__weakref__",
+    )  # fmt: skip
+
+    root_name = semconv.ROOT_NAME
+
+    def __init__(self, runtime: Runtime, tracer: Tracer | None = None) -> None:
+        """With a `tracer` every span has a real one made by it beside it, which its provider exports."""
+        self.runtime = runtime
+        self.offset = clock.anchor()
+        self.tracer = tracer
+        self.sampled = True
+        self._changes: dict[str, Any] = {}
+        self._links: list[Any] = []
+        self._indices = itertools.count(1)
+        self._open: dict[int | str, RolloutSpan] = {}
+        self._rows: list[list[Any]] = []
+        self._kept: list[list[Any]] | None = None
+        self._sequence = 0
+        self._identify()
+
+    def _identify(self) -> None:
+        start = self.now()
+        if self.tracer is not None:
+            from opentelemetry.context import Context  # noqa: PLC0415
+
+            mirror = self.tracer.start_span(self.root_name, Context(), start_time=start)
+            context = mirror.get_span_context()
+            if mirror.is_recording():
+                self.trace_int = context.trace_id
+                self.trace_hex = b"%032x" % context.trace_id
+                self.root = RolloutSpan(self, f"{context.span_id:016x}", self.root_name, None, start, mirror=mirror)
+                self._kept = []
+                return
+            self.tracer = None  # their sampler left it out: the record is ours all the same
+            self.sampled = False
+        self.trace_int = ids.trace_id()
+        self.trace_hex = b"%032x" % self.trace_int
+        if self.sampled:
+            self.sampled = self.runtime.samples(self.trace_int)
+        self.root = RolloutSpan(self, 0, self.root_name, None, start)
+
+    @property
+    def trace_id(self) -> str:
+        """The trace id, 32 hex digits."""
+        return self.trace_hex.decode()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its runtime is gone: after a shutdown, or in a forked child, which must leave it alone."""
+        return self.runtime.abandoned
+
+    def now(self) -> int:
+        """Epoch nanoseconds by the monotonic clock."""
+        return clock.monotonic_ns() + self.offset
+
+    # Spans.
+
+    def start_span(
+        self, name: str, parent: RolloutSpan, given: Mapping[str, Any], start_ns: int | None = None
+    ) -> RolloutSpan:
+        """Open a phase below `parent`."""
+        settings = self.runtime.settings
+        start = self.now() if start_ns is None else start_ns
+        kind = KIND_CLIENT if name == semconv.GENERATE else KIND_INTERNAL
+        if self.tracer is None:
+            span = RolloutSpan(self, self._new_ref(), name, parent, start, kind)
+        else:
+            span = self._mirrored(self.tracer, name, parent, start, kind)
+        described = describe.phase_attributes(name, given, content=settings.capture_content)
+        if described:
+            span._put(described, settings.attribute_max_bytes)  # noqa: SLF001
+        self._open[span.ref] = span
+        return span
+
+    def _new_ref(self) -> int | str:
+        return next(self._indices)
+
+    def find_open(self, span_id: int) -> RolloutSpan:
+        """The open span of this id, else the root."""
+        for span in list(self._open.values()):
+            if span.get_span_context().span_id == span_id:
+                return span
+        return self.root
+
+    def _mirrored(self, tracer: Tracer, name: str, parent: RolloutSpan, start: int, kind: int) -> RolloutSpan:
+        from opentelemetry.context import Context  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415
+
+        mirror = tracer.start_span(
+            name,
+            set_span_in_context(parent, Context()),
+            kind=SpanKind.CLIENT if kind == KIND_CLIENT else SpanKind.INTERNAL,
+            attributes=self._common_attributes(name, parent),
+            start_time=start,
+        )
+        ref = f"{mirror.get_span_context().span_id:016x}"
+        return RolloutSpan(self, ref, name, parent, start, kind, mirror)
+
+    def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
+        """What the light route adds when it reads the journal back."""
+        return {semconv.PHASE: name}
+
+    def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
+        """Close a phase; False where it was closed before (by hand, or with its session)."""
+        if self._open.pop(span.ref, None) is None:
+            return False
+        end = self.now() if end_ns is None else end_ns
+        if end < span.start_ns:
+            health.warn_once(
+                "api.end_before_start", "rollspan: phase %r was to end before its start; it ends at its start", span.name
+            )
+            end = span.start_ns
+        if late:
+            span._put({semconv.LATE: True}, 0)  # noqa: SLF001
+        span.ended = True
+        if span.mirror is not None:
+            span.mirror.end(end)
+        self.keep(span.row(end))
+        return True
+
+    def keep(self, row: list[Any]) -> None:
+        """Take a finished span's row to be written with the trace's next line."""
+        self._rows.append(row)
+        if self._kept is not None:
+            self._kept.append(row)
+        if len(self._rows) >= _WRITE_EVERY:
+            self.write()
+
+    # Lines.
+
+    def _open_rows(self) -> list[list[Any]]:
+        return [
+            [s.ref, s.parent.ref if s.parent is not None else 0, s.name, s.kind, s.start_ns, s.attributes]
+            for s in list(self._open.values())
+        ]
+
+    def write(self, *, end_ns: int | None = None) -> None:
+        """Write what is new to the journal; with `end_ns` for the last time."""
+        with self.runtime.lock:
+            part: dict[str, Any] = {"n": self._sequence}
+            if self._sequence == 0:
+                self._first(part)
+            self._sequence += 1
+            changes, self._changes = self._changes, {}
+            if changes:
+                part["a"] = changes
+            if self._links:
+                part["l"], self._links = self._links, []
+            rows = self._rows
+            taken = rows[:]  # others may append meanwhile, without the lock
+            if taken:
+                part["s"] = taken
+            if end_ns is None:
+                still_open = self._open_rows()
+                if still_open:
+                    part["o"] = still_open
+                    part["u"] = self.now()
+                kind = lines.GOES_ON
+            else:
+                part["e"] = end_ns
+                kind = lines.ENDS
+            root = self.root
+            if root.status:
+                part["st"] = [root.status, root.status_message]
+            payload = describe.dumps(part)
+            del rows[: len(taken)]
+            self.runtime.journal.append(lines.frame(kind, self.trace_hex, payload))
+
+    def _first(self, part: dict[str, Any]) -> None:
+        root = self.root
+        part["t"] = root.start_ns
+        if root.ref != 0:
+            part["r"] = root.ref
+        if self.root_name != semconv.ROOT_NAME:
+            part["m"] = self.root_name
+        if root.mirror is not None or not self.sampled:
+            part["x"] = False
+
+    def change(self, attributes: dict[str, Any]) -> None:
+        """Set (clean) attributes of the root."""
+        self._changes.update(attributes)
+        self.root.attributes.update(attributes)
+        if self.root.mirror is not None:
+            self.root.mirror.set_attributes(attributes)

@@ -1,0 +1,225 @@
+"""The one worker of a process: reads the journal, folds what has ended, hands it to the deliveries."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from . import health
+from .delivery import ThreadedDelivery, batches
+from .joiner import Finished, Joiner
+from .journal import START, Journal, Position, Segment
+
+if TYPE_CHECKING:
+    from .exporters.base import MetricsSink
+
+TICK = 0.2  # seconds between looks at the journal; a new segment or a flush wakes it at once
+FILE_GRACE = 20.0  # seconds beyond the deadline in which a backlog may still go to the file at exit
+HOT_BYTES = 32 << 20  # of the journal, kept mapped; what exporters have not taken beyond that goes to disk
+
+
+class LiveTrace(Protocol):
+    """What the worker needs of an open session."""
+
+    def checkpoint(self, older_than_ns: int) -> None:
+        """Write what it has finished so far, if it is older than that."""
+
+
+class Worker:
+    """Owns the reading end of the journal; each delivery has a thread of its own, so none waits for another."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        lock: threading.RLock,  # type: ignore[valid-type]
+        live: Mapping[int, LiveTrace],
+        *,
+        deliveries: Sequence[ThreadedDelivery],
+        metrics: MetricsSink | None,
+        max_bytes: int,
+        checkpoint_interval: float,
+        disk: Path,
+        keep: bool,
+        save_cursors: Callable[[Mapping[str, Position]], None],
+        at_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._journal = journal
+        self._lock = lock
+        self._live = live
+        self._deliveries = deliveries
+        self._metrics = metrics
+        self._max_bytes = max_bytes
+        self._checkpoint_interval = checkpoint_interval
+        self._disk = disk
+        self._keep = keep
+        self._save_cursors = save_cursors
+        self._at_start = at_start
+        self._joiner = Joiner()
+        self._head = START
+        self._saved: dict[str, Position] = {}
+        self._next_checkpoint = time.monotonic() + checkpoint_interval
+        self._ticking = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="rollspan-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at the journal now."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        self._guarded(self._at_start)
+        while not self._stopping and not self._journal.abandoned:
+            self._wake.wait(TICK)
+            self._wake.clear()
+            self._guarded(self.tick)
+
+    @staticmethod
+    def _guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:  # noqa: BLE001
+            try:
+                health.internal_error("worker")
+            except Exception:  # noqa: BLE001 - under our own tests; the worker itself must go on
+                health.logger.exception("rollspan: the worker goes on")
+
+    def tick(self) -> None:
+        """Take what is new in the journal to the exporters, and look after the journal itself."""
+        with self._ticking:
+            self._checkpoint()
+            while not self._journal.abandoned:
+                chunk, begins, ends = self._journal.read(self._head)
+                if not chunk:
+                    break
+                self._take(self._joiner.feed(chunk, begins), ends)
+                self._head = ends
+                self._journal.prepare()
+            self._tend()
+            if self._metrics is not None:
+                self._metrics.tick()
+
+    def _take(self, finished: list[Finished], end: Position) -> None:
+        if self._metrics is not None:
+            for each in finished:
+                if each.trace.record is not None:
+                    self._metrics.record(each.trace.record)
+        for batch in batches(finished, end):
+            for delivery in self._deliveries:
+                delivery.offer(batch)
+
+    def _checkpoint(self) -> None:
+        now = time.monotonic()
+        if now < self._next_checkpoint:
+            return
+        self._next_checkpoint = now + self._checkpoint_interval
+        older_than = int(self._checkpoint_interval * 1e9)
+        for trace in list(self._live.values()):
+            trace.checkpoint(older_than)
+
+    # The journal's room.
+
+    def _tend(self) -> None:
+        """Save cursors, let go of segments that nobody needs, keep within the bound."""
+        cursors = {d.name: d.cursor for d in self._deliveries if not d.off}
+        needed = min([self._head, *cursors.values()])
+        self._release(needed)
+        journal = self._journal
+        while journal.bytes_held() > self._max_bytes:
+            oldest = journal.segments_before(1 << 62)
+            if not oldest:
+                break
+            self._give_up(oldest[0])
+        journal.cool(HOT_BYTES, self._disk)
+        if cursors != self._saved:
+            self._save_cursors(cursors)
+            self._saved = cursors
+
+    def _release(self, needed: Position) -> None:
+        back = self._joiner.reaching_back
+        if back:
+            back[:] = [(end, first) for end, first in back if end > needed]
+        limit = min([needed.segment, *(first for _, first in back)])
+        for segment in self._journal.segments_before(limit):
+            self._carry(segment)
+            self._journal.release(segment, self._disk if self._keep else None)
+
+    def _carry(self, segment: Segment) -> None:
+        """Write the lines of traces that are still open again, behind the others, before their segment goes."""
+        for trace_hex, trace in list(self._joiner.open.items()):
+            if trace.first_segment > segment.number:
+                continue
+            with self._lock:
+                if int(trace_hex, 16) not in self._live:
+                    continue  # its last line is written and will be read next: it is in memory until then
+                trace.carried = True
+                for line in trace.lines:
+                    self._journal.append(line.raw + b"\n")
+                trace.first_segment = self._journal.end.segment
+
+    def _give_up(self, segment: Segment) -> None:
+        """The bound is reached: the slowest exporters go on behind this segment, and what they miss is counted."""
+        for delivery in self._deliveries:
+            behind = Position(segment.number + 1, 0)
+            if delivery.cursor < behind and not delivery.off:
+                offset = delivery.cursor.offset if delivery.cursor.segment == segment.number else 0
+                missed = segment.ends_after(offset)
+                delivery.cursor = behind
+                if missed:
+                    delivery.lose(missed, "journal_full", f"the journal's {self._max_bytes} bytes are full")
+        self._carry(segment)
+        self._journal.release(segment, None)
+
+    # Flushing and ending.
+
+    def flush(self, deadline: float) -> bool:
+        """Deliver everything written so far; False where that was not done by `deadline` (monotonic seconds)."""
+        end = self._journal.end
+        for delivery in self._deliveries:
+            delivery.hurry()
+        if not self._tick_until(deadline):
+            return False
+        while time.monotonic() < deadline:
+            if all(d.caught_up(end) for d in self._deliveries):
+                if self._metrics is not None:
+                    self._metrics.flush(max(deadline - time.monotonic(), 0.0))
+                return True
+            time.sleep(0.005)
+        return all(d.caught_up(end) for d in self._deliveries)
+
+    def _tick_until(self, deadline: float) -> bool:
+        """Run one tick in the worker's thread or in ours, whichever is free; False if the deadline passed."""
+        if not self._ticking.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            return False
+        self._ticking.release()
+        self._guarded(self.tick)
+        return True
+
+    def close(self, deadline: float) -> bool:
+        """Deliver what can be delivered by `deadline` and stop; whether everything was.
+
+        Files have a grace beyond it, for as long as they get on: they do not hang as an endpoint does.
+        """
+        self._tick_until(deadline + FILE_GRACE)
+        self._stopping = True
+        self._wake.set()
+        for delivery in self._deliveries:
+            delivery.stop(deadline, FILE_GRACE if delivery.name == "file" else 0.0)
+        for delivery in self._deliveries:
+            delivery.join()
+        if self._metrics is not None:
+            self._metrics.close(max(deadline - time.monotonic(), 0.0))
+        end = self._journal.end
+        delivered = all(d.caught_up(end) for d in self._deliveries)
+        self._save_cursors({d.name: d.cursor for d in self._deliveries})
+        for delivery in self._deliveries:
+            if delivery.caught_up(end):  # else its thread may still be in it
+                delivery.exporter.close()
+        return delivered
