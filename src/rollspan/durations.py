@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 from . import semconv
@@ -22,6 +24,8 @@ Wait = tuple[int, int, str]
 # Start, minus the end (so that what encloses sorts first), name, span id, parent id, attributes.
 Work = tuple[int, int, str, int, int, Mapping[str, Any]]
 Interval = tuple[int, int]
+
+_minus_end = itemgetter(0)
 
 
 def measure_waits(
@@ -102,7 +106,7 @@ def add_leaves(
     """Append the intervals of the phases that have no phase below them."""
     ids = {item[3] for item in work}
     inner = set()
-    by_name: dict[str, list[Work]] | None = None
+    lost = set()  # ids of phases below a span that is lacking
     for item in work:
         above = item[4]
         if above == root_id:
@@ -117,25 +121,29 @@ def add_leaves(
         if above in ids and above not in seen:
             inner.add(above)
         elif above not in unique:
-            if by_name is None:
-                by_name = {}
-                for other in work:
-                    by_name.setdefault(other[2], []).append(other)
-            holder = _holder(item, by_name)
-            if holder is not None:
-                inner.add(holder)
+            lost.add(item[3])
+    if lost:
+        inner |= _holders(work, lost)
     intervals.extend((item[0], -item[1]) for item in work if item[3] not in inner)
 
 
-def _holder(item: Work, by_name: Mapping[str, Sequence[Work]]) -> int | None:
-    """The innermost phase around `item` that is called as its `rollout.parent_phase` says."""
-    name = item[5].get(semconv.PARENT_PHASE)
-    if type(name) is not str:
-        return None
-    for other in reversed(by_name.get(name, ())):
-        if other[1] <= item[1] and other[:4] < item[:4]:
-            return other[3]
-    return None
+def _holders(work: Sequence[Work], lost: Container[int]) -> set[int]:
+    """The phases around the `lost` ones: the innermost that is called as `rollout.parent_phase` says."""
+    holders = set()
+    # By name, the phases that may still be an innermost one: (minus the end, id), the ends descending.
+    candidates: dict[str, list[tuple[int, int]]] = {}
+    for _, minus_end, name, span_id, _, attributes in work:
+        if span_id in lost:
+            wanted = attributes.get(semconv.PARENT_PHASE)
+            around = candidates.get(wanted, ()) if type(wanted) is str else ()
+            at = bisect_right(around, minus_end, key=_minus_end)
+            if at:
+                holders.add(around[at - 1][1])
+        same = candidates.setdefault(name, [])
+        while same and same[-1][0] >= minus_end:  # began earlier and ends no later: never the innermost
+            same.pop()
+        same.append((minus_end, span_id))
+    return holders
 
 
 def covered(intervals: list[Interval]) -> int:

@@ -166,7 +166,11 @@ class Journal:
 
     def _make(self, size: int) -> Segment:
         if self._folders is None:
-            self._folders = list(self._open_folder())
+            self._folders = []
+            try:
+                self._folders = list(self._open_folder())
+            except Exception:  # noqa: BLE001 - whatever it is, sessions go on, in memory
+                health.internal_error("journal.open")
         self._number += 1
         while self._folders:
             try:

@@ -88,6 +88,11 @@ def lock_file(path: Path) -> int | None:
     return descriptor
 
 
+def save_cursors(folder: Path, cursors: Mapping[str, Position]) -> None:
+    """Write how far each exporter is. Raises OSError."""
+    write_small(folder / CURSORS, {name: list(at) for name, at in cursors.items()})
+
+
 class Owner:
     """The journal's folders of this process, made with its first line."""
 
@@ -148,7 +153,7 @@ class Owner:
         if self.hot is None:
             return
         try:
-            write_small(self.hot / CURSORS, cursors)
+            save_cursors(self.hot, cursors)
         except OSError as exc:
             health.warn_once("journal.cursors", "rollspan: cannot save the journal's cursors: %s", exc)
 

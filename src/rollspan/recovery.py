@@ -124,7 +124,7 @@ def deliver_left(
                 outcome.left_because = f"{delivery.name} could not be reached"
             cursors[delivery.name] = delivery.cursor
             with contextlib.suppress(OSError):
-                owner.write_small(left.folders[0] / owner.CURSORS, cursors)
+                owner.save_cursors(left.folders[0], cursors)
         finally:
             exporter.close()
     outcome.sessions = outcome.delivered.get("file", 0)

@@ -72,23 +72,31 @@ class Runtime:
         described = resource.build_resource(settings)
         self._owner = owner.Owner(settings, owner.header_of(settings, described, endpoints(settings)))
         folders = self._owner.open()
-        built = exporters.build(settings)
-        metrics = exporters.build_metrics(settings, described, open_sessions=lambda: len(self.live), health=health.counters)
         self._worker = Worker(
             self.journal,
             self.lock,
             self.live,
-            deliveries=[ThreadedDelivery(e, described, self.journal) for e in built],
-            metrics=metrics,
+            build=lambda: self._build(described),
             max_bytes=settings.journal_max_bytes,
             checkpoint_interval=settings.checkpoint_interval,
             disk=self._owner.disk,
             keep=settings.journal_keep,
             save_cursors=self._owner.save_cursors,
-            at_start=self._adopt,
         )
         self._worker.start()
         return folders
+
+    def _build(self, described: Mapping[str, Any]) -> tuple[list[ThreadedDelivery], Any]:
+        """The exporters; before them, so that they find the file free, what dead processes left."""
+        try:
+            self._adopt()
+        except Exception:  # noqa: BLE001
+            health.internal_error("adopt")
+        deliveries = [ThreadedDelivery(e, described, self.journal) for e in exporters.build(self.settings)]
+        metrics = exporters.build_metrics(
+            self.settings, described, open_sessions=lambda: len(self.live), health=health.counters
+        )
+        return deliveries, metrics
 
     def _adopt(self) -> None:
         """Deliver what dead processes of this data directory left."""

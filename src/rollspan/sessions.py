@@ -438,16 +438,19 @@ class Session(TraceLog):
 
 
 class _SessionPhase(Scope):
-    __slots__ = ("_given", "_name", "_session")
+    __slots__ = ("_attributes", "_name", "_session")
 
-    def __init__(self, session: Session, name: str, given: Mapping[str, Any]) -> None:
+    def __init__(self, session: Session, name: str, attributes: Mapping[str, Any]) -> None:
         super().__init__()
         self._session = session
         self._name = name
-        self._given = given
+        self._attributes = attributes
+
+    def _again(self) -> Scope:
+        return type(self)(self._session, self._name, self._attributes)
 
     def _start(self) -> RolloutSpan | None:
-        return self._session.start_phase(self._name, self._given)
+        return self._session.start_phase(self._name, self._attributes)
 
     def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
         if exc is not None:
@@ -459,7 +462,7 @@ class _Execution(_SessionPhase):
     __slots__ = ()
 
     def _start(self) -> RolloutSpan | None:
-        return self._session.start_execution(self._given)
+        return self._session.start_execution(self._attributes)
 
 
 class _Activation(Scope):

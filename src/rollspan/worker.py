@@ -37,26 +37,25 @@ class Worker:
         lock: threading.RLock,  # type: ignore[valid-type]
         live: Mapping[int, LiveTrace],
         *,
-        deliveries: Sequence[ThreadedDelivery],
-        metrics: MetricsSink | None,
+        build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]],
         max_bytes: int,
         checkpoint_interval: float,
         disk: Path,
         keep: bool,
         save_cursors: Callable[[Mapping[str, Position]], None],
-        at_start: Callable[[], None] = lambda: None,
     ) -> None:
+        """`build` makes the deliveries and the metrics, in the worker's thread: loading them takes a while."""
         self._journal = journal
         self._lock = lock
         self._live = live
-        self._deliveries = deliveries
-        self._metrics = metrics
+        self._build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]] | None = build
+        self._deliveries: Sequence[ThreadedDelivery] = ()
+        self._metrics: MetricsSink | None = None
         self._max_bytes = max_bytes
         self._checkpoint_interval = checkpoint_interval
         self._disk = disk
         self._keep = keep
         self._save_cursors = save_cursors
-        self._at_start = at_start
         self._joiner = Joiner()
         self._head = START
         self._saved: dict[str, Position] = {}
@@ -75,7 +74,6 @@ class Worker:
         self._wake.set()
 
     def _run(self) -> None:
-        self._guarded(self._at_start)
         while not self._stopping and not self._journal.abandoned:
             self._wake.wait(TICK)
             self._wake.clear()
@@ -94,6 +92,11 @@ class Worker:
     def tick(self) -> None:
         """Take what is new in the journal to the exporters, and look after the journal itself."""
         with self._ticking:
+            if self._stopping:
+                return
+            if self._build is not None:
+                build, self._build = self._build, None
+                self._deliveries, self._metrics = build()
             self._checkpoint()
             while not self._journal.abandoned:
                 chunk, begins, ends = self._journal.read(self._head)
@@ -182,10 +185,10 @@ class Worker:
     def flush(self, deadline: float) -> bool:
         """Deliver everything written so far; False where that was not done by `deadline` (monotonic seconds)."""
         end = self._journal.end
-        for delivery in self._deliveries:
-            delivery.hurry()
         if not self._tick_until(deadline):
             return False
+        for delivery in self._deliveries:
+            delivery.hurry()
         while time.monotonic() < deadline:
             if all(d.caught_up(end) for d in self._deliveries):
                 if self._metrics is not None:
@@ -208,7 +211,9 @@ class Worker:
         Files have a grace beyond it, for as long as they get on: they do not hang as an endpoint does.
         """
         self._tick_until(deadline + FILE_GRACE)
-        self._stopping = True
+        if self._ticking.acquire(timeout=max(deadline + FILE_GRACE - time.monotonic(), 0.0)):
+            self._stopping = True
+            self._ticking.release()
         self._wake.set()
         for delivery in self._deliveries:
             delivery.stop(deadline, FILE_GRACE if delivery.name == "file" else 0.0)
