@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP_ARGS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# Progress for people; in a log the errors alone.
+INSTALL = @quiet=; [ -t 1 ] || quiet=-q; $(BIN)/python -m pip install $$quiet $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check clean
@@ -41,20 +43,20 @@ $(VENV)/.created:
 
 $(VENV)/.demo: $(VENV)/.created pyproject.toml
 	@echo "$$DOWNLOADS"
-	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[demo]'
+	$(INSTALL) -e '.[demo]'
 	@touch $@
 
 # The demo is tested too, so its packages are among those of the tests.
 $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	@echo "$$DOWNLOADS"
-	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[demo,dev]'
+	$(INSTALL) -e '.[demo,dev]'
 	@touch $@ $(VENV)/.demo
 
 define DOWNLOADS
 Setting up $(VENV) in this folder; nothing outside it is changed. To be downloaded, unless pip has it cached:
-  rollspan's own needs and the tools     about 70 MB
-  torch, for the demo                    about 2.5 GB on Linux with the CUDA libraries it brings,
-                                         about 200 MB elsewhere or as its CPU build
+  rollspan's own needs and the tools   about 50 MB
+  torch, for the demo                  about 3 GB on Linux, with the CUDA libraries it brings (6 GB on disk);
+                                       about 200 MB elsewhere, or as its CPU build
 A CPU build of torch: make PIP_ARGS='--extra-index-url URL' with the CPU index that torch's site names.
 This happens once, and again when pyproject.toml changes.
 endef

@@ -33,7 +33,7 @@ def start() -> None:
         environ = os.environ
         if environ.get("ROLLSPAN_ENABLED", "").strip().lower() in _OFF or _is_child(environ):
             return
-        from . import config
+        from . import config  # noqa: PLC0415 - start-up loads what it needs and no more
 
         found = config.resolve(environ)
         if not found.settings.enabled:
@@ -43,7 +43,7 @@ def start() -> None:
         config.report(found, environ)
         config.hand_on(found.settings, environ)
         resolved = found
-    except Exception:
+    except Exception:  # noqa: BLE001
         _failed()
 
 
@@ -58,17 +58,17 @@ def _is_child(environ: Mapping[str, str]) -> bool:
 
 def _failed() -> None:
     try:
-        from . import health
+        from . import health  # noqa: PLC0415 - start-up loads what it needs and no more
 
         health.internal_error("autostart")
-    except Exception:  # start-up must go on, whatever is left of rollspan
+    except Exception:  # noqa: BLE001 - start-up must go on, whatever is left of rollspan
         return
 
 
 def __getattr__(name: str) -> Any:
     # The base class is asked for by `opentelemetry-instrument` alone; start-up must not load it.
     if name == "RolloutInstrumentor":
-        from ._instrumentor import RolloutInstrumentor
+        from ._instrumentor import RolloutInstrumentor  # noqa: PLC0415 - start-up loads what it needs and no more
 
         return RolloutInstrumentor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

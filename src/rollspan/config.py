@@ -209,7 +209,7 @@ def report(resolved: Resolved, environ: MutableMapping[str, str] | None = None) 
             said.add(problem.variable)
             if silent:
                 continue
-        from . import health  # loads logging, which a job without a wrong value need not pay for
+        from . import health  # noqa: PLC0415 - loads logging, which a job without a wrong value need not pay for
 
         health.warn_once(f"setting.{problem.variable}", "rollspan: %s", problem)
     environ[REPORTED] = ",".join(sorted(said)) or "-"
@@ -294,7 +294,7 @@ def _unknown(environ: Mapping[str, str]) -> list[Problem]:
 
 
 def _guess(name: str, known: Any) -> str:
-    import difflib  # 10 ms, for the one who mistyped
+    import difflib  # noqa: PLC0415 - 10 ms, for the one who mistyped
 
     near = difflib.get_close_matches(name, known, 1)
     return f" (did you mean {near[0]}?)" if near else ""
@@ -304,7 +304,7 @@ def _text(value: object) -> str:
     """Any wrong value as text; an argument may be an object whose own `str` fails."""
     try:
         return str(value)[:200]
-    except Exception:
+    except Exception:  # noqa: BLE001
         return f"<{type(value).__name__}>"
 
 

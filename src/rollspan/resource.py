@@ -46,7 +46,7 @@ def _standard() -> dict[str, AttributeValue]:
     """What the SDK finds out by itself and in OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME."""
     try:
         found = Resource.create().attributes
-    except Exception:  # a detector that the user asked for and that fails costs its attributes alone
+    except Exception:  # noqa: BLE001 - a detector that the user asked for and that fails costs its attributes alone
         health.internal_error("resource")
         return {}
     return {

@@ -73,7 +73,7 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
 
 def start_up_installed() -> bool:
     """Whether Python's start-up finds rollspan.pth."""
-    import site
+    import site  # noqa: PLC0415
 
     folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     folders.add(site.getusersitepackages())
