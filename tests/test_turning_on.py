@@ -86,6 +86,21 @@ def test_off_importing_rollspan_costs_little(tmp_path: Path, word: str | None) -
     assert answer(code, tmp_path, **environ) == [[], 1, ["program.py"], False]
 
 
+def test_off_using_the_api_leaves_no_trace(tmp_path: Path) -> None:
+    """Turned off, sessions and phases load no OpenTelemetry, start no thread and write nothing."""
+    code = (
+        "import json, os, sys, threading, rollspan\n"
+        "with rollspan.session(task_id=1):\n"
+        "    with rollspan.phase('generate', model='m') as span: span.set_attribute('a', 1)\n"
+        "one = rollspan.start_session(); one.mark_enqueued()\n"
+        "with one.execution(): pass\n"
+        "one.mark_accepted(reward=1.0); one.mark_consumed(); rollspan.flush(); rollspan.shutdown()\n"
+        "print(json.dumps([[m for m in sys.modules if m.startswith('opentelemetry')],"
+        " threading.active_count(), sorted(os.listdir('.'))]))"
+    )
+    assert answer(code, tmp_path) == [[], 1, ["program.py"]]
+
+
 def test_on_start_up_loads_nothing_heavy(tmp_path: Path) -> None:
     """Turned on, start-up names the run, and loads no OpenTelemetry, starts no thread, writes nothing."""
     code = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import site
 import socket
 import sysconfig
 import urllib.parse
@@ -73,8 +74,6 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
 
 def start_up_installed() -> bool:
     """Whether Python's start-up finds rollspan.pth."""
-    import site  # noqa: PLC0415
-
     folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     folders.add(site.getusersitepackages())
     return any(Path(folder, "rollspan.pth").is_file() for folder in folders)
