@@ -66,7 +66,7 @@ def __getattr__(name: str) -> "Any":
     """Every public name is loaded when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    import importlib  # noqa: PLC0415
 
     module = importlib.import_module(f".{_ELSEWHERE.get(name, 'api')}", __name__)
     value = globals()[name] = getattr(module, name)

@@ -74,7 +74,7 @@ class phase(Scope):  # noqa: N801 - used like a function
 
 
 class session(Scope):  # noqa: N801
-    """A rollout whose whole life is one block: `with`, `async with`, or a decorator. Entering gives the Session.
+    """A rollout whose whole life is one block: `with`, `async with`, or a decorator; gives the Session.
 
     Nobody marked it: accepted and consumed at the end, failed when an exception leaves it, dropped when it is
     cancelled. `task_id` names the dataset's item, `group_id` the group of samples, `session_id` replaces the
@@ -136,7 +136,13 @@ def start_session(
     if switch.runtime() is None:
         return NULL
     try:
-        given = {"task_id": task_id, "group_id": group_id, "session_id": session_id, "workflow": workflow, **attributes}
+        given = {
+            "task_id": task_id,
+            "group_id": group_id,
+            "session_id": session_id,
+            "workflow": workflow,
+            **attributes,
+        }
         made = _make_session(given, block=False)
     except Exception:  # noqa: BLE001
         health.internal_error("start_session")
@@ -242,7 +248,9 @@ def record_reward(score: float, name: str | None = None) -> None:
     _on("reward").record_reward(score, name)
 
 
-def record_tool_call(tool: str, call_id: str | None = None, *, arguments: Any = None, result: Any = None) -> None:
+def record_tool_call(
+    tool: str, call_id: str | None = None, *, arguments: Any = None, result: Any = None
+) -> None:
     """Describe the tool call that is current here; `arguments` and `result` only where content is captured."""
     _on("toolcall").record_tool_call(tool, call_id, arguments=arguments, result=result)
 
@@ -254,7 +262,9 @@ def _on(name: str) -> Any:
         span = span.parent
     if not span and found:
         health.warn_once(
-            f"api.no_{name}", "rollspan: a record for %r was made outside of a phase of that name and is ignored", name
+            f"api.no_{name}",
+            "rollspan: a record for %r was made outside of a phase of that name and is ignored",
+            name,
         )
     return span or NULL
 

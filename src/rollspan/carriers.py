@@ -46,10 +46,16 @@ def inject(span: RolloutSpan) -> dict[str, str]:
 class RemoteSession(TraceLog):
     """A session of another process, seen from here: phases can be made in it, nothing can be decided."""
 
-    __slots__ = ("collected", "ended", "session_id", "status", "_about", "_export_here", "_parent_context")
+    __slots__ = ("_about", "_export_here", "_parent_context", "collected", "ended", "session_id", "status")
 
     def __init__(
-        self, runtime: Runtime, parent: SpanContext, about: Mapping[str, str], *, collect: bool, export_here: bool
+        self,
+        runtime: Runtime,
+        parent: SpanContext,
+        about: Mapping[str, str],
+        *,
+        collect: bool,
+        export_here: bool,
     ) -> None:
         """With `collect` finished spans are kept in `collected`, for the caller to take home into the record."""
         self._parent_context = parent
@@ -76,7 +82,9 @@ class RemoteSession(TraceLog):
     def __repr__(self) -> str:
         return f"<rollspan session {self.session_id} of another process>"
 
-    def start_phase(self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None) -> RolloutSpan | None:
+    def start_phase(
+        self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
+    ) -> RolloutSpan | None:
         """Open a phase below what is current here, else below the phase that the carrier was made in."""
         if parent is None:
             current = context.current()
@@ -95,7 +103,9 @@ class RemoteSession(TraceLog):
         if self.collected is not None:
             self.collected.append(list(row))
         if self._export_here and self.tracer is None and self.sampled:
-            parent_name = next((s.name for s in [self.root, *self._open.values()] if s.ref == row[1]), semconv.SESSION)
+            parent_name = next(
+                (s.name for s in [self.root, *self._open.values()] if s.ref == row[1]), semconv.SESSION
+            )
             foreign = {} if self.collected is not None else {semconv.FOREIGN: True}
             row[6] = {
                 semconv.SESSION_ID: self.session_id,
@@ -104,7 +114,9 @@ class RemoteSession(TraceLog):
                 **foreign,
                 **row[6],
             }
-            self.runtime.journal.append(lines.frame(lines.PASSES, self.trace_hex, describe.dumps({"s": [row]})))
+            self.runtime.journal.append(
+                lines.frame(lines.PASSES, self.trace_hex, describe.dumps({"s": [row]}))
+            )
 
     def write(self, *, end_ns: int | None = None) -> None:
         """Nothing: its own process writes the session."""
@@ -200,5 +212,3 @@ def current_session() -> Any:
     span = context.current()
     found = span.owner if span is not None else None
     return found if found is not None and hasattr(found, "session_id") else NULL
-
-

@@ -41,7 +41,7 @@ def detach(token: Any) -> None:
     if variable is None:
         otel_context.detach(token)
         return
-    try:
+    try:  # noqa: SIM105 - on every phase's way
         variable.reset(token)
     except (ValueError, RuntimeError):  # left in another context (an abandoned generator), or left twice
         pass

@@ -97,7 +97,10 @@ class Delivery:
             self.off = True
             health.count(f"unsupported.{self.name}", n)
             health.warn_once(
-                f"off.{self.name}", "rollspan: %s is switched off: the endpoint does not take it (%s)", self.name, result.reason
+                f"off.{self.name}",
+                "rollspan: %s is switched off: the endpoint does not take it (%s)",
+                self.name,
+                result.reason,
             )
         else:
             self.lose(n, "refused", result.reason)
@@ -105,7 +108,9 @@ class Delivery:
     def lose(self, n: int, why: str, reason: str) -> None:
         """Count what no repetition can mend."""
         health.count(f"lost.{self.name}.{why}", n)
-        health.warn_once(f"said.lost.{self.name}.{why}", "rollspan: %s lost %d traces or records: %s", self.name, n, reason)
+        health.warn_once(
+            f"said.lost.{self.name}.{why}", "rollspan: %s lost %d traces or records: %s", self.name, n, reason
+        )
 
 
 class ThreadedDelivery(Delivery):

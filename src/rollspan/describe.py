@@ -91,7 +91,11 @@ def _weight_versions(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     try:
-        versions = [int(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else [int(value)]
+        versions = (
+            [int(v) for v in value]
+            if isinstance(value, Sequence) and not isinstance(value, str)
+            else [int(value)]
+        )
     except (TypeError, ValueError):
         health.warn_once(
             "api.weight_version",

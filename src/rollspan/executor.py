@@ -56,7 +56,7 @@ class TracedExecutor(Executor):
             health.internal_error("executor.submit")
             return None
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the wrapped executor down."""
         self.executor.shutdown(wait=wait, cancel_futures=cancel_futures)
 

@@ -1,4 +1,4 @@
-"""From the journal's lines to finished traces: one way for a live journal, a dead process's and a kept one."""
+"""From the journal's lines to finished traces: one way for live, dead and kept journals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from . import fold, health, lines, record
+from .attributes import MAX_ATTRIBUTES
 from .journal import Position
 from .lines import Line
 from .spandata import FinishedTrace, SpanData
@@ -88,7 +89,12 @@ def with_record(spans: Sequence[SpanData], *, export_spans: bool) -> FinishedTra
     if folded is None:
         return FinishedTrace(spans, None, export_spans)
     root = spans[0]
-    root = root._replace(attributes={**root.attributes, **record.root_attributes(folded)})
+    attributes = dict(root.attributes)
+    for name, value in record.root_attributes(folded).items():
+        if len(attributes) >= MAX_ATTRIBUTES and name not in attributes:
+            break  # dozens of different phases: their durations stand in the record and on their spans
+        attributes[name] = value
+    root = root._replace(attributes=attributes)
     return FinishedTrace([root, *spans[1:]], folded, export_spans)
 
 

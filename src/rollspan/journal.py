@@ -1,9 +1,9 @@
 """The journal of one process: memory-mapped, append-only segments that outlive it.
 
-The caller copies a line into the map; the kernel keeps the pages whatever becomes of the process. Segments are
-made before they are needed, unlinked when every exporter is past them, and never truncated, because reading a
-map of a truncated file is a SIGBUS as well. Without a file system that can reserve pages, segments are anonymous
-memory: a bounded queue that dies with its process.
+The caller copies a line into the map; the kernel keeps the pages whatever becomes of the process. Segments
+are made before they are needed, unlinked when every exporter is past them, and never truncated, because
+reading a map of a truncated file is a SIGBUS as well. Without a file system that can reserve pages, segments
+are anonymous memory: a bounded queue that dies with its process.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def segment_files(*folders: Path) -> list[tuple[int, Path]]:
     found: dict[int, Path] = {}
     for folder in folders:
         try:
-            names = os.listdir(folder)
+            names = [path.name for path in folder.iterdir()]
         except OSError:
             continue
         for name in names:
@@ -104,11 +104,11 @@ def segment_files(*folders: Path) -> list[tuple[int, Path]]:
 
 
 class Journal:
-    """Append on one side, read from positions on the other. `lock` guards appends and the list of segments."""
+    """Append on one side, read from positions on the other. `lock` guards both."""
 
     def __init__(
         self,
-        lock: threading.RLock,  # type: ignore[valid-type]
+        lock: threading.RLock,
         open_folder: Callable[[], list[Path]],
         *,
         segment_bytes: int = SEGMENT_BYTES,
@@ -182,7 +182,9 @@ class Journal:
                     "rollspan: the journal cannot go on in %s (%s); %s",
                     folder,
                     exc.strerror or exc,
-                    f"it goes on in {self._folders[0]}" if self._folders else "it goes on in memory and a kill loses it",
+                    f"it goes on in {self._folders[0]}"
+                    if self._folders
+                    else "it goes on in memory and a kill loses it",
                 )
         health.count("journal.segments_in_memory")
         return Segment(self._number, size, None)
@@ -235,7 +237,11 @@ class Journal:
     def segments_before(self, number: int) -> list[Segment]:
         """The sealed segments with a lower number than `number`, oldest first."""
         with self._lock:
-            return [self._segments[n] for n in sorted(self._segments) if n < number and self._segments[n] is not self._active]
+            return [
+                self._segments[n]
+                for n in sorted(self._segments)
+                if n < number and self._segments[n] is not self._active
+            ]
 
     def release(self, segment: Segment, keep_in: Path | None = None) -> None:
         """Take a segment out: unlinked, or moved to `keep_in`."""
@@ -259,7 +265,10 @@ class Journal:
                 self._relocate(segment, folder)
             except OSError as exc:
                 health.warn_once(
-                    "journal.cannot_cool", "rollspan: the journal's backlog stays in memory: %s: %s", folder, exc
+                    "journal.cannot_cool",
+                    "rollspan: the journal's backlog stays in memory: %s: %s",
+                    folder,
+                    exc,
                 )
                 return
 
@@ -309,7 +318,7 @@ def _write_whole(target: Path, data: bytes) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-    os.replace(partial, target)
+    partial.replace(target)
 
 
 def _move(segment: Segment, folder: Path) -> None:
@@ -322,7 +331,9 @@ def _move(segment: Segment, folder: Path) -> None:
         target = folder / segment_name(segment.number)
         _write_whole(target, data)
     except OSError as exc:
-        health.warn_once("journal.cannot_keep", "rollspan: journal segments stay where they are: %s: %s", folder, exc)
+        health.warn_once(
+            "journal.cannot_keep", "rollspan: journal segments stay where they are: %s: %s", folder, exc
+        )
         segment.forget()
         return
     segment.forget()

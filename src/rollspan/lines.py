@@ -128,7 +128,7 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
     done: dict[int | str, list[Any]] = {}
     still_open: list[list[Any]] = []
     end: int | None = None
-    status = [STATUS_UNSET, ""]
+    code, message = STATUS_UNSET, ""
     stamp = start
     for n in sorted(parts):
         part = parts[n]
@@ -139,7 +139,7 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
             stamp = max(stamp, row[5])
         still_open = part.get("o", ())
         stamp = max(stamp, part.get("u", start))
-        status = part.get("st", status)
+        code, message = part.get("st", (code, message))
         end = part.get("e", end)
     still_open = [row for row in still_open if row[0] not in done]
     open_names = [row[2] for row in still_open]
@@ -148,7 +148,7 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
         end = stamp
         for ref, parent, span_name, kind, began, extra in still_open:
             if span_name not in semconv.WAITS:  # a wait that its session's end cut short is no late phase
-                extra = {**extra, semconv.LATE: True}
+                extra[semconv.LATE] = True
             done[ref] = [ref, parent, span_name, kind, began, max(end, began), extra, STATUS_UNSET, ""]
         if name == semconv.ROOT_NAME and over:
             if attributes.get(semconv.STATUS, semconv.PENDING) == semconv.PENDING:
@@ -157,15 +157,26 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
             attributes.setdefault(semconv.CONSUMED, False)
     root_ref = first.get("r", 0)
     root = SpanData(
-        trace, _identify(root_ref, trace), 0, name, KIND_INTERNAL, start, end, attributes, *status, links
+        trace,
+        _identify(root_ref, trace),
+        0,
+        name,
+        KIND_INTERNAL,
+        start,
+        end,
+        attributes,
+        code,
+        message,
+        links,
     )
     spans = [root]
     names: dict[int | str, str] = {root_ref: semconv.SESSION}
     names.update((ref, row[2]) for ref, row in done.items())
     session_id = attributes.get(semconv.SESSION_ID)
     for ref, parent, span_name, kind, began, ended, extra, code, message in done.values():
+        attributes = extra
         if session_id is not None:
-            extra = {
+            attributes = {
                 semconv.SESSION_ID: session_id,
                 semconv.PHASE: span_name,
                 semconv.PARENT_PHASE: names.get(parent, semconv.SESSION),
@@ -180,7 +191,7 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
                 kind,
                 began,
                 ended,
-                extra,
+                attributes,
                 code,
                 message,
             )
@@ -192,6 +203,17 @@ def passing(line: Line) -> list[SpanData]:
     """The spans of an `x` line: of another process's trace, complete as they stand."""
     trace = int(line.trace, 16)
     return [
-        SpanData(trace, _identify(ref, trace), _identify(parent, trace), name, kind, start, end, extra, code, message)
+        SpanData(
+            trace,
+            _identify(ref, trace),
+            _identify(parent, trace),
+            name,
+            kind,
+            start,
+            end,
+            extra,
+            code,
+            message,
+        )
         for ref, parent, name, kind, start, end, extra, code, message in orjson.loads(line.payload)["s"]
     ]

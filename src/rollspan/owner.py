@@ -21,10 +21,9 @@ from . import health, place
 from .config import Settings
 from .journal import Position, segment_files
 
-try:
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # without POSIX journals stay in memory
     import fcntl
-except ImportError:  # no POSIX: journals stay in memory there
-    fcntl = None  # type: ignore[assignment]
 
 HEADER = "header.json"
 CURSORS = "cursors.json"
@@ -63,7 +62,7 @@ def write_small(path: Path, content: Any) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def read_small(path: Path) -> dict[str, Any]:
@@ -117,7 +116,10 @@ class Owner:
                 found.append(folder)
             except OSError as exc:
                 health.warn_once(
-                    f"journal.folder.{where.folder}", "rollspan: no journal in %s: %s", where.folder, exc.strerror or exc
+                    f"journal.folder.{where.folder}",
+                    "rollspan: no journal in %s: %s",
+                    where.folder,
+                    exc.strerror or exc,
                 )
         if self.hot is None:
             health.warn_once(
@@ -139,7 +141,10 @@ class Owner:
                 write_small(folder / HEADER, content)
             except OSError as exc:
                 health.warn_once(
-                    "journal.header", "rollspan: cannot write the journal's header in %s: %s", folder, exc.strerror or exc
+                    "journal.header",
+                    "rollspan: cannot write the journal's header in %s: %s",
+                    folder,
+                    exc.strerror or exc,
                 )
         return found
 
@@ -242,7 +247,9 @@ class Left(dict[str, Any]):
                         descriptors.append(lock_file(folder / LOCK))
             except OSError as exc:
                 descriptors.append(None)
-                health.warn_once("journal.lock", "rollspan: cannot lock the journal %s: %s", self.get("name"), exc)
+                health.warn_once(
+                    "journal.lock", "rollspan: cannot lock the journal %s: %s", self.get("name"), exc
+                )
             yield bool(descriptors) and None not in descriptors and not self.elsewhere
         finally:
             for descriptor in descriptors:
@@ -287,7 +294,9 @@ def _without_header(folder: Path) -> Left:
     )
 
 
-def header_of(settings: Settings, resource: Mapping[str, Any], endpoints: Mapping[str, str]) -> dict[str, Any]:
+def header_of(
+    settings: Settings, resource: Mapping[str, Any], endpoints: Mapping[str, str]
+) -> dict[str, Any]:
     """What an adopter must know. Headers of requests are left out: they hold secrets."""
     return {
         "version": 1,
@@ -298,7 +307,7 @@ def header_of(settings: Settings, resource: Mapping[str, Any], endpoints: Mappin
         "host": host(),
         "boot": boot(),
         "started": time.time(),
-        "program": os.path.basename(sys.argv[0]) if sys.argv else "",
+        "program": Path(sys.argv[0]).name if sys.argv else "",
         "resource": dict(resource),
         "endpoints": dict(endpoints),
         "settings": {

@@ -1,7 +1,8 @@
 """Where a journal may lie: only where a page once reserved can always be written.
 
-A write to a mapped page for which the file system has no room left is a SIGBUS, which kills the process. So a
-segment is mapped only on file systems that reserve for real when asked; network and copy-on-write ones do not.
+A write to a mapped page for which the file system has no room left is a SIGBUS, which kills the process. So
+a segment is mapped only on file systems that reserve for real when asked; network and copy-on-write ones do
+not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 RESERVING = frozenset({"tmpfs", "ramfs", "ext2", "ext3", "ext4", "xfs", "overlay"})
 MEMORY_BACKED = frozenset({"tmpfs", "ramfs"})
 _MOUNTS = Path("/proc/self/mountinfo")
-_MEMORY = Path("/dev/shm")  # noqa: S108 - memory-backed on every Linux; the folder in it is the user's alone
+_MEMORY = Path("/dev/shm")
 
 
 class Place(NamedTuple):
@@ -46,7 +47,7 @@ def file_system(path: Path) -> str:
 
 def key_of(directory: Path) -> str:
     """Short name of a data directory, for folders that lie elsewhere and belong to it."""
-    return hashlib.sha256(os.fsencode(os.path.abspath(directory))).hexdigest()[:12]
+    return hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()[:12]
 
 
 def disk_root(directory: Path) -> Path:

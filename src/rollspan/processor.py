@@ -156,7 +156,7 @@ class _PlainSession:
                 self._rows.append(_row(late, self._runtime, end_ns=end))
             attributes = {**self._attributes, **row[6]}
             if attributes.get(semconv.STATUS) == semconv.PENDING:  # as for a plain `with session():` block
-                failed = row[7] == 2  # noqa: PLR2004 - StatusCode.ERROR
+                failed = row[7] == 2
                 attributes[semconv.STATUS] = semconv.FAILED if failed else semconv.ACCEPTED
                 if failed:
                     attributes.setdefault(semconv.REASON, semconv.WORKFLOW_EXCEPTION)

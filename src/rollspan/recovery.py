@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -50,21 +51,30 @@ def _read(left: Left, deliver_from: Position | None = None) -> Iterator[tuple[li
 def _settings_of(left: Left, mine: Settings) -> Settings:
     """Settings that deliver where the dead process would have."""
     theirs: Mapping[str, Any] = left.get("settings") or {}
-    known = {
+    known: dict[str, Any] = {
         name: tuple(theirs[name]) if isinstance(theirs[name], list) else theirs[name]
         for name in ("file_mode", "file_max_bytes", "traces_exporters", "records_exporters")
         if name in theirs
     }
+    if mine.endpoint is not None:  # somebody chose another place for them
+        known.update(traces_exporters=("otlp",), records_exporters=("otlp",))
     return replace(mine, rank=int(left.get("rank") or 0), **known)
 
 
 def _skip_known(batch: Batch, known: set[str]) -> Batch:
     return Batch(
-        batch.end, [f for f in batch.finished if f.trace.record is None or f.trace.record.get("session_id") not in known]
+        batch.end,
+        [
+            f
+            for f in batch.finished
+            if f.trace.record is None or f.trace.record.get("session_id") not in known
+        ],
     )
 
 
-def _deliver(left: Left, delivery: Delivery, outcome: Outcome, *, known: set[str] | None, deadline: float) -> bool:
+def _deliver(
+    left: Left, delivery: Delivery, outcome: Outcome, *, known: set[str] | None, deadline: float
+) -> bool:
     """Bring one exporter to the journal's end; False where it could not be reached in time."""
     for finished, end in _read(left, delivery.cursor):
         for whole in batches(finished, end):
@@ -116,7 +126,9 @@ def deliver_left(
         try:
             if not is_file and not network:
                 complete = False
-                outcome.left_because = "its endpoints are not this process's; `rollspan recover` delivers to them"
+                outcome.left_because = (
+                    "its endpoints are not this process's; `rollspan recover` delivers to them"
+                )
                 continue
             known = known_ids(theirs.dir, theirs.rank) if is_file else None
             if not _deliver(left, delivery, outcome, known=known, deadline=deadline):
@@ -134,11 +146,12 @@ def deliver_left(
 
 
 def recover(
-    settings: Settings, endpoints: Mapping[str, str], *, skip: str = "", timeout: float = 60.0
+    settings: Settings, endpoints: Mapping[str, str] | None, *, skip: str = "", timeout: float = 60.0
 ) -> list[Outcome]:
     """Deliver every journal of the data directory whose process is dead.
 
     Where a journal's header names other endpoints than `endpoints`, only its records are written to the file.
+    With None each journal goes where its header says, or to `settings.endpoint`.
     """
     outcomes = []
     for left in owner.journals(settings.dir, settings.journal_dir):
@@ -148,14 +161,31 @@ def recover(
             if not held:
                 if left.elsewhere:
                     outcomes.append(
-                        Outcome(str(left.get("name")), left_because=f"part of it lies on host {left.get('host')}")
+                        Outcome(
+                            str(left.get("name")), left_because=f"part of it lies on host {left.get('host')}"
+                        )
                     )
                 continue
-            same = dict(left.get("endpoints") or {}) == dict(endpoints)
-            outcomes.append(
-                deliver_left(left, settings, network=same, deadline=time.monotonic() + timeout, keep=_keeps(left))
-            )
+            theirs = left.get("endpoints") or {}
+            network = endpoints is None or dict(theirs) == dict(endpoints)
+            with _environment(theirs if endpoints is None and settings.endpoint is None else {}):
+                deadline = time.monotonic() + timeout
+                outcomes.append(
+                    deliver_left(left, settings, network=network, deadline=deadline, keep=_keeps(left))
+                )
     return outcomes
+
+
+@contextlib.contextmanager
+def _environment(endpoints: Mapping[str, str]) -> Iterator[None]:
+    """The endpoints of the dead process, where this one's environment says nothing else."""
+    added = [name for name in endpoints if not os.environ.get(name)]
+    os.environ.update({name: endpoints[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _keeps(left: Left) -> bool:

@@ -14,7 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace as otel_trace
 
-from . import config, exporters, health, ids, joiner, owner, place, record, recovery, resource, semconv, switch
+from . import (
+    config,
+    exporters,
+    health,
+    ids,
+    joiner,
+    owner,
+    place,
+    record,
+    recovery,
+    resource,
+    semconv,
+    switch,
+)
 from .delivery import ThreadedDelivery
 from .journal import Journal
 from .lines import Line, assemble

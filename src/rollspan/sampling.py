@@ -1,4 +1,4 @@
-"""Which traces our own route exports: `OTEL_TRACES_SAMPLER`, asked once per trace. Records are never sampled."""
+"""Which traces our own route exports: `OTEL_TRACES_SAMPLER`, asked once a trace. Records always go out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def sampler_from_environment() -> Callable[[int], bool] | None:
 
     def decide(trace_id: int) -> bool:
         try:
-            return sampler.should_sample(None, trace_id, "rollout").decision.is_sampled()
+            return (
+                sampler.should_sample(None, trace_id, "rollout").decision
+                is sampling.Decision.RECORD_AND_SAMPLE
+            )
         except Exception:  # noqa: BLE001 - somebody else's sampler
             health.internal_error("sampler")
             return True
@@ -54,12 +57,15 @@ def _ratio(argument: str) -> float:
     except ValueError:
         pass
     health.warn_once(
-        "config.sampler_arg", "rollspan: %s=%r: expected a number from 0 to 1; every trace is exported", _ARGUMENT, argument
+        "config.sampler_arg",
+        "rollspan: %s=%r: expected a number from 0 to 1; every trace is exported",
+        _ARGUMENT,
+        argument,
     )
     return 1.0
 
 
-def _third_party(name: str, argument: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the SDK's Sampler, loaded late
+def _third_party(name: str, argument: str):  # type: ignore[no-untyped-def]
     for entry in entry_points(group="opentelemetry_traces_sampler", name=name):
         try:
             return entry.load()(argument)

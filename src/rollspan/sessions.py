@@ -34,9 +34,21 @@ _CANCELLATIONS = (
 class Session(TraceLog):
     """Made by `rollspan.session()` and `rollspan.start_session()`; every method is safe from any thread."""
 
-    __slots__ = ("session_id", "status", "_block", "_counters", "_ended", "_ends_with", "_executing", "_consumed", "_wait")
+    __slots__ = (
+        "_block",
+        "_consumed",
+        "_counters",
+        "_ended",
+        "_ends_with",
+        "_executing",
+        "_wait",
+        "session_id",
+        "status",
+    )
 
-    def __init__(self, runtime: Runtime, given: Mapping[str, Any], *, block: bool, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, given: Mapping[str, Any], *, block: bool, tracer: Tracer | None = None
+    ) -> None:
         """`block`: the whole life is one `with` block, which has no waits. Else the queue begins now."""
         super().__init__(runtime, tracer)
         self.status = semconv.PENDING
@@ -100,17 +112,19 @@ class Session(TraceLog):
             )
             return False
         if self._ended:
-            health.warn_once(f"api.ended.{what}", "rollspan: %s is ignored: session %s has ended", what, self.session_id)
+            health.warn_once(
+                f"api.ended.{what}", "rollspan: %s is ignored: session %s has ended", what, self.session_id
+            )
             return False
         return True
 
     def _link(self, step: RolloutSpan, kind: str, number_key: str) -> None:
         ids_of_step = step.get_span_context()
-        attributes = {semconv.LINK_KIND: kind}
+        number = step.attributes.get(semconv.STEP)
+        attributes = {semconv.LINK_KIND: kind, **({} if number is None else {semconv.STEP: number})}
         self._links.append([f"{ids_of_step.trace_id:032x}", f"{ids_of_step.span_id:016x}", attributes])
         if self.root.mirror is not None:
             self.root.mirror.add_link(ids_of_step, attributes)
-        number = step.attributes.get(semconv.STEP)
         if number is not None:
             self.change({number_key: number})
         step.owner.tally(kind)  # type: ignore[attr-defined]
@@ -154,7 +168,9 @@ class Session(TraceLog):
                 waiting = self._wait[0] if self._wait is not None else None
                 if self._block or waiting == semconv.RUNNER_WAIT or self._executing:
                     health.warn_once(
-                        "api.enqueued", "rollspan: mark_enqueued() is ignored: session %s is not in a queue", self.session_id
+                        "api.enqueued",
+                        "rollspan: mark_enqueued() is ignored: session %s is not in a queue",
+                        self.session_id,
                     )
                     return
                 self._close_wait(now, semconv.QUEUE_WAIT)
@@ -176,7 +192,9 @@ class Session(TraceLog):
         """Make this session current in this thread or task, without a phase."""
         return _Activation(self)
 
-    def start_phase(self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None) -> RolloutSpan | None:
+    def start_phase(
+        self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
+    ) -> RolloutSpan | None:
         """Open a phase below the innermost one that is current, or None where the session is over."""
         if not self._mine(f"phase({name!r})"):
             return None
@@ -325,7 +343,12 @@ class Session(TraceLog):
                 if status == semconv.FAILED:
                     text = str(exc) if exc is not None and self.runtime.settings.capture_content else None
                     self.root.set_status(Status(StatusCode.ERROR, text))
-                if self._wait is None and not self._executing and not self._block and status == semconv.ACCEPTED:
+                if (
+                    self._wait is None
+                    and not self._executing
+                    and not self._block
+                    and status == semconv.ACCEPTED
+                ):
                     self._open_wait(semconv.POST_WAIT, self.now())
                 if status == semconv.ACCEPTED:
                     if not self._block:
@@ -369,7 +392,9 @@ class Session(TraceLog):
                     self._set_status(semconv.DROPPED, semconv.CANCELLED)
                 else:
                     self._set_status(
-                        semconv.FAILED, semconv.WORKFLOW_EXCEPTION, {semconv.ERROR_TYPE: describe.error_type(exc)}
+                        semconv.FAILED,
+                        semconv.WORKFLOW_EXCEPTION,
+                        {semconv.ERROR_TYPE: describe.error_type(exc)},
                     )
                     self.root.fail(exc)
             if self._consumed is None:

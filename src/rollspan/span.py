@@ -27,8 +27,18 @@ class RolloutSpan(Span):
     """
 
     __slots__ = (
-        "attributes", "ended", "kind", "mirror", "name", "owner", "parent", "ref", "start_ns", "status", "status_message",
         "_span_context",
+        "attributes",
+        "ended",
+        "kind",
+        "mirror",
+        "name",
+        "owner",
+        "parent",
+        "ref",
+        "start_ns",
+        "status",
+        "status_message",
     )  # fmt: skip
 
     def __init__(
@@ -83,7 +93,9 @@ class RolloutSpan(Span):
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes. A phase's short names (`model`, `score`) work here too; None sets nothing."""
         if self.ended:
-            health.warn_once("api.set_after_end", "rollspan: attributes set on %r after its end are ignored", self.name)
+            health.warn_once(
+                "api.set_after_end", "rollspan: attributes set on %r after its end are ignored", self.name
+            )
             return
         try:
             settings = self.owner.runtime.settings
@@ -121,7 +133,9 @@ class RolloutSpan(Span):
 
     def update_name(self, name: str) -> None:
         """A phase keeps the name it was started with, because the record is made by it."""
-        health.warn_once("api.update_name", "rollspan: phase %r keeps its name; %r is ignored", self.name, name)
+        health.warn_once(
+            "api.update_name", "rollspan: phase %r keeps its name; %r is ignored", self.name, name
+        )
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set the span's status. A description is kept only where content may be captured."""
@@ -163,7 +177,9 @@ class RolloutSpan(Span):
         if self.ended:
             return
         self.record_exception(exc)
-        self.set_status(Status(StatusCode.ERROR, str(exc) if self.owner.runtime.settings.capture_content else None))
+        self.set_status(
+            Status(StatusCode.ERROR, str(exc) if self.owner.runtime.settings.capture_content else None)
+        )
 
     def row(self, end_ns: int) -> list[Any]:
         """The finished span for its journal line."""
@@ -181,4 +197,4 @@ class RolloutSpan(Span):
         ]
 
 
-assert STATUS_ERROR == StatusCode.ERROR.value  # the numbers of API and OTLP are the same
+assert StatusCode.ERROR.value == STATUS_ERROR  # the numbers of API and OTLP are the same

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeAlias
 
-Scalar = Union[str, bool, int, float]
-AttributeValue = Union[Scalar, Sequence[Scalar]]
+Scalar: TypeAlias = str | bool | int | float
+AttributeValue: TypeAlias = Scalar | Sequence[Scalar]
 
 # OTLP's numbers for kind and status (opentelemetry-proto, trace.proto).
 KIND_INTERNAL, KIND_SERVER, KIND_CLIENT, KIND_PRODUCER, KIND_CONSUMER = 1, 2, 3, 4, 5

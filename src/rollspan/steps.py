@@ -23,7 +23,9 @@ class Step(TraceLog):
 
     root_name = semconv.STEP_NAME
 
-    def __init__(self, runtime: Runtime, number: Any, attributes: dict[str, Any], tracer: Tracer | None) -> None:
+    def __init__(
+        self, runtime: Runtime, number: Any, attributes: dict[str, Any], tracer: Tracer | None
+    ) -> None:
         super().__init__(runtime, tracer)
         self.number = number
         self._ended = False

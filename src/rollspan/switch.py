@@ -50,7 +50,9 @@ def _set(new: Runtime | None) -> None:
 
 def configure(**arguments: Any) -> None:
     """Turn rollspan on with these settings; see `rollspan.configure`."""
-    resolved = config.resolve(**{"enabled": True, **arguments})  # an unknown name is a TypeError, as in any call
+    resolved = config.resolve(
+        **{"enabled": True, **arguments}
+    )  # an unknown name is a TypeError, as in any call
     try:
         with _lock:
             shutdown(None)

@@ -19,11 +19,24 @@ _WRITE_EVERY = 512  # finished spans: bounds a line's length and what a session 
 
 
 class TraceLog:
-    """Owner of a trace's spans. What happens to a trace under several threads is guarded by the journal's lock."""
+    """Owner of a trace's spans. Several threads may be at it: the journal's lock guards what matters."""
 
     __slots__ = (
-        "offset", "root", "runtime", "sampled", "tracer", "trace_hex", "trace_int",
-        "_changes", "_indices", "_links", "_open", "_rows", "_sequence", "_kept", "__weakref__",
+        "__weakref__",
+        "_changes",
+        "_indices",
+        "_kept",
+        "_links",
+        "_open",
+        "_rows",
+        "_sequence",
+        "offset",
+        "root",
+        "runtime",
+        "sampled",
+        "trace_hex",
+        "trace_int",
+        "tracer",
     )  # fmt: skip
 
     root_name = semconv.ROOT_NAME
@@ -53,7 +66,9 @@ class TraceLog:
             if mirror.is_recording():
                 self.trace_int = context.trace_id
                 self.trace_hex = b"%032x" % context.trace_id
-                self.root = RolloutSpan(self, f"{context.span_id:016x}", self.root_name, None, start, mirror=mirror)
+                self.root = RolloutSpan(
+                    self, f"{context.span_id:016x}", self.root_name, None, start, mirror=mirror
+                )
                 self._kept = []
                 return
             self.tracer = None  # their sampler left it out: the record is ours all the same
@@ -85,6 +100,8 @@ class TraceLog:
     ) -> RolloutSpan:
         """Open a phase below `parent`."""
         settings = self.runtime.settings
+        if name in semconv.WAITS:  # those are ours to make
+            name += "_"
         start = self.now() if start_ns is None else start_ns
         kind = KIND_CLIENT if name == semconv.GENERATE else KIND_INTERNAL
         if self.tracer is None:
@@ -132,7 +149,9 @@ class TraceLog:
         end = self.now() if end_ns is None else end_ns
         if end < span.start_ns:
             health.warn_once(
-                "api.end_before_start", "rollspan: phase %r was to end before its start; it ends at its start", span.name
+                "api.end_before_start",
+                "rollspan: phase %r was to end before its start; it ends at its start",
+                span.name,
             )
             end = span.start_ns
         if late:

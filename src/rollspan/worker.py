@@ -29,12 +29,12 @@ class LiveTrace(Protocol):
 
 
 class Worker:
-    """Owns the reading end of the journal; each delivery has a thread of its own, so none waits for another."""
+    """Owns the journal's reading end; each delivery has a thread of its own, so none waits for another."""
 
     def __init__(
         self,
         journal: Journal,
-        lock: threading.RLock,  # type: ignore[valid-type]
+        lock: threading.RLock,
         live: Mapping[int, LiveTrace],
         *,
         build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]],
@@ -44,7 +44,7 @@ class Worker:
         keep: bool,
         save_cursors: Callable[[Mapping[str, Position]], None],
     ) -> None:
-        """`build` makes the deliveries and the metrics, in the worker's thread: loading them takes a while."""
+        """`build` makes deliveries and metrics, in the worker's thread: loading them takes a while."""
         self._journal = journal
         self._lock = lock
         self._live = live
@@ -155,7 +155,7 @@ class Worker:
             self._journal.release(segment, self._disk if self._keep else None)
 
     def _carry(self, segment: Segment) -> None:
-        """Write the lines of traces that are still open again, behind the others, before their segment goes."""
+        """Write the lines of open traces again, behind the others, before their segment goes."""
         for trace_hex, trace in list(self._joiner.open.items()):
             if trace.first_segment > segment.number:
                 continue
@@ -168,7 +168,7 @@ class Worker:
                 trace.first_segment = self._journal.end.segment
 
     def _give_up(self, segment: Segment) -> None:
-        """The bound is reached: the slowest exporters go on behind this segment, and what they miss is counted."""
+        """The bound is reached: the slowest exporters go on behind this segment; what they miss is counted."""
         for delivery in self._deliveries:
             behind = Position(segment.number + 1, 0)
             if delivery.cursor < behind and not delivery.off:
@@ -183,7 +183,7 @@ class Worker:
     # Flushing and ending.
 
     def flush(self, deadline: float) -> bool:
-        """Deliver everything written so far; False where that was not done by `deadline` (monotonic seconds)."""
+        """Deliver everything written so far; False where `deadline` (monotonic seconds) came first."""
         end = self._journal.end
         if not self._tick_until(deadline):
             return False

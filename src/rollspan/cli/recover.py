@@ -1,0 +1,45 @@
+"""`rollspan recover`: deliver what dead processes left in their journals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rollspan import config, recovery
+from rollspan.cli._outcomes import report
+
+
+@click.command(name="recover")
+@click.argument(
+    "directory",
+    metavar="[DIR]",
+    envvar="ROLLSPAN_DIR",
+    default="rollspan-data",
+    type=click.Path(path_type=Path),
+)
+@click.option(
+    "--endpoint",
+    metavar="URL",
+    help="Send traces and records to this OTLP endpoint instead of the run's own.",
+)
+@click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="For each dead process.")
+@click.pass_context
+def command(context: click.Context, directory: Path, endpoint: str | None, timeout: float) -> None:
+    """Deliver the sessions of processes that died: to the file of records, and to where they were sent.
+
+    DIR is the run's ROLLSPAN_DIR [default: $ROLLSPAN_DIR, else ./rollspan-data]. Run it on the machine where the
+    processes ran: a journal may lie in that machine's memory. What live processes hold is left alone. It may be
+    repeated: nothing gets into the file twice.
+
+    Exit codes: 0; 1 something could not be delivered and stays; 2 wrong use.
+    """
+    if not directory.is_dir():
+        raise click.UsageError(
+            f"No such directory: {directory}. Name the directory that the run wrote to (its ROLLSPAN_DIR)."
+        )
+    settings = config.resolve(dir=directory, endpoint=endpoint).settings
+    outcomes = recovery.recover(settings, None, timeout=timeout)
+    if not outcomes:
+        click.echo(f"Nothing to recover below {directory}: no process died here with sessions undelivered.")
+    context.exit(report(outcomes))

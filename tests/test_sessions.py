@@ -1,0 +1,369 @@
+"""The life of a session: waits, verdicts, consumption, wrong use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+import rollspan
+from rollspan import health
+from rollspan.testing import Recording, fixed, tree
+
+
+def only(rec: Recording) -> dict:
+    records = rec.records()
+    assert len(records) == 1
+    return records[0]
+
+
+def test_a_block_is_accepted_and_consumed(rec: Recording) -> None:
+    """A plain block that nobody marked is accepted, consumed, and has no waits."""
+    with rollspan.session(task_id=7, group_id="7", workflow="w", custom="x") as s:
+        with rollspan.phase("generate", model="tiny"):
+            pass
+    record = only(rec)
+    assert record["status"] == "accepted"
+    assert record["task_id"] == 7
+    assert record["group_id"] == "7"
+    assert record["workflow"] == "w"
+    assert record["session_id"] == record["trace_id"] == s.session_id == s.trace_id
+    assert record["wait_return_ts"] == pytest.approx(record["submit_ts"] + record["total_s"], abs=1e-6)
+    assert not {"queue_wait_s", "runner_wait_s", "post_wait_s", "enqueue_ts"} & set(record)
+
+
+def test_the_whole_life_has_every_wait(rec: Recording) -> None:
+    """Submission to consumption is tiled by queue_wait, runner_wait, execution and post_wait."""
+    with fixed():
+        s = rollspan.start_session(task_id=1)
+        s.mark_enqueued()
+        with s.execution(), rollspan.phase("generate"):
+            pass
+        s.mark_accepted(stats=rollspan.RolloutStats(1, 2, 3, 4), reward=0.5)
+        s.mark_consumed()
+    record = only(rec)
+    assert record["rollout_stats"] == {"accepted": 1, "enqueued": 2, "rejected": 3, "running": 4}
+    assert record["reward"] == 0.5
+    tiled = sum(record[name] for name in ("queue_wait_s", "runner_wait_s", "execution_s", "post_wait_s"))
+    assert tiled == pytest.approx(record["total_s"], abs=1e-9)
+    assert record["enqueue_ts"] == pytest.approx(record["submit_ts"] + record["queue_wait_s"], abs=1e-6)
+    assert tree(rec.traces()[0].spans) == {
+        "rollout": {"queue_wait": {}, "runner_wait": {}, "execution": {"generate": {}}, "post_wait": {}}
+    }
+
+
+def test_a_retry_waits_for_the_runner_again(rec: Recording) -> None:
+    """Between two executions the session waits for the runner, and only behind the last for the trainer."""
+    s = rollspan.start_session()
+    s.mark_enqueued()
+    with pytest.raises(ValueError, match="again"), s.execution():
+        raise ValueError("again")
+    with s.execution():
+        pass
+    s.mark_accepted()
+    s.mark_consumed()
+    spans = rec.traces()[0].spans
+    assert [x.name for x in sorted(spans, key=lambda x: (x.start_ns, -x.end_ns))] == [
+        "rollout", "queue_wait", "runner_wait", "execution", "runner_wait", "execution", "post_wait",
+    ]  # fmt: skip
+    failed = next(x for x in spans if x.name == "execution")
+    assert failed.status == 2
+    assert failed.attributes["error.type"] == "ValueError"
+    assert only(rec)["status"] == "accepted"
+
+
+def test_exception_fails_the_block_and_goes_on(rec: Recording) -> None:
+    """An exception marks the session failed with its type, without its text, and reaches the caller."""
+    with pytest.raises(RuntimeError, match="secret"), rollspan.session():
+        raise RuntimeError("secret prompt")
+    record = only(rec)
+    assert (record["status"], record["rejection_reason"]) == ("failed", "workflow_exception")
+    assert record["error_type"] == "RuntimeError"
+    root = rec.traces()[0].spans[0]
+    assert root.status == 2
+    assert "secret" not in repr(root)
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_cancellation_drops_the_block(rec: Recording, kind: type[BaseException]) -> None:
+    """A cancellation is no failure: the session is dropped as cancelled and the exception goes on."""
+    with pytest.raises(kind), rollspan.session():
+        raise kind
+    record = only(rec)
+    assert (record["status"], record["rejection_reason"]) == ("dropped", "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("mark", "status", "reason"),
+    [
+        (lambda s: s.mark_rejected(), "rejected", "should_accept_false"),
+        (lambda s: s.mark_rejected("workflow_returned_none"), "rejected", "workflow_returned_none"),
+        (lambda s: s.mark_failed(ValueError("x")), "failed", "workflow_exception"),
+        (lambda s: s.mark_dropped("input_queue_full"), "dropped", "input_queue_full"),
+        (lambda s: s.mark_dropped("my own reason"), "dropped", "my own reason"),
+    ],
+)
+def test_a_terminal_verdict_ends_the_session(rec: Recording, mark, status: str, reason: str) -> None:  # noqa: ANN001
+    """Rejected, failed and dropped end the session at once, without consumption."""
+    s = rollspan.start_session()
+    mark(s)
+    assert s.ended
+    record = only(rec)
+    assert (record["status"], record["rejection_reason"]) == (status, reason)
+    assert "wait_return_ts" not in record
+    assert record["queue_wait_s"] == pytest.approx(record["total_s"], abs=1e-6)
+    assert "enqueue_ts" not in record
+
+
+def test_accepted_may_turn_into_dropped(rec: Recording) -> None:
+    """An accepted session that is thrown away is dropped, and keeps its reward."""
+    s = rollspan.start_session()
+    with s.execution():
+        pass
+    s.mark_accepted(reward=1.0)
+    s.mark_dropped("stale_weight")
+    record = only(rec)
+    assert (record["status"], record["rejection_reason"], record["reward"]) == ("dropped", "stale_weight", 1.0)
+
+
+def test_a_second_verdict_warns_once_and_changes_nothing(rec: Recording, caplog: pytest.LogCaptureFixture) -> None:
+    """The first verdict stands, whoever says another."""
+    for _ in range(2):
+        s = rollspan.start_session()
+        s.mark_accepted()
+        s.mark_rejected()
+        s.mark_failed(ValueError())
+        s.mark_accepted()
+        s.mark_consumed()
+    assert [r["status"] for r in rec.records()] == ["accepted", "accepted"]
+    assert sum("already was accepted" in r.message for r in caplog.records) == 1
+    assert health.counters()["api.second_verdict"] == 6
+
+
+def test_a_verdict_inside_the_execution_waits_for_its_end(rec: Recording) -> None:
+    """A verdict from inside the workflow ends the session when the workflow's block ends, and clips nothing."""
+    s = rollspan.start_session()
+    with s.execution():
+        with rollspan.phase("generate"):
+            s.mark_rejected()
+        assert not s.ended
+        with rollspan.phase("reward"):
+            pass
+    assert s.ended
+    record = only(rec)
+    assert record["late_spans"] == 0
+    assert set(record["phases"]) == {"execution", "generate", "reward"}
+
+
+def test_phases_still_open_at_the_end_are_clipped_once(rec: Recording) -> None:
+    """A phase that outlives its session is exported clipped and marked late, and its own end changes nothing."""
+    s = rollspan.start_session()
+    entered = threading.Event()
+    go_on = threading.Event()
+
+    def work() -> None:
+        with s.execution(), rollspan.phase("generate"):
+            entered.set()
+            go_on.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    entered.wait(10)
+    s.mark_dropped("timeout")
+    go_on.set()
+    thread.join()
+    record = only(rec)
+    assert record["late_spans"] == 2
+    spans = rec.traces()[0].spans
+    assert sorted(x.name for x in spans if x.attributes.get("rollout.late")) == ["execution", "generate"]
+    assert {x.end_ns for x in spans if x.name in ("rollout", "execution", "generate")} == {spans[0].end_ns}
+
+
+def test_parallel_phases_of_one_name_are_all_kept(rec: Recording) -> None:
+    """Three tool calls at once are three spans; their sum and their union both stand in the record."""
+
+    async def call(delay: float) -> None:
+        async with rollspan.phase("toolcall", tool="calc", call_id="1"):
+            await asyncio.sleep(delay)
+
+    async def main() -> None:
+        async with rollspan.session():
+            await asyncio.gather(call(0.03), call(0.01), call(0.03))
+
+    asyncio.run(main())
+    record = only(rec)
+    assert len(record["phases"]["toolcall"]) == 3
+    assert record["toolcall_s"] > 0.069
+    assert 0.029 < record["toolcall_wall_s"] < record["toolcall_s"]
+    spans = [x for x in rec.traces()[0].spans if x.name == "toolcall"]
+    assert {x.attributes["rollout.parent_phase"] for x in spans} == {"session"}
+    assert spans[0].attributes["gen_ai.tool.name"] == "calc"
+    assert spans[0].attributes["gen_ai.operation.name"] == "execute_tool"
+
+
+def test_reward_after_the_verdict_counts(rec: Recording) -> None:
+    """A reward computed while the session waits for the trainer is in the record."""
+    s = rollspan.start_session()
+    with s.execution():
+        pass
+    s.mark_accepted()
+    with s.phase("reward", score=2.0):
+        pass
+    s.mark_consumed()
+    record = only(rec)
+    assert record["reward"] == 2.0
+    assert len(record["phases"]["reward"]) == 1
+
+
+def test_generation_attributes_by_plain_words(rec: Recording) -> None:
+    """record_generation fills the standard names, and the record sums them over turns."""
+    with rollspan.session():
+        for turn in range(2):
+            with rollspan.phase("generate", model="tiny", provider="sglang"):
+                rollspan.record_generation(
+                    input_tokens=3,
+                    output_tokens=5,
+                    cached_tokens=1,
+                    weight_version=[4, 5, 5],
+                    finish_reasons="stop",
+                    prompt="SECRET",
+                    completion="SECRET",
+                )
+        with rollspan.phase("generate", continuation=True):
+            rollspan.record_generation(output_tokens=1, weight_version=6)
+    span = next(x for x in rec.traces()[0].spans if x.name == "generate")
+    assert span.kind == 3
+    attributes = dict(span.attributes)
+    assert attributes.pop("session.id")
+    assert attributes == {
+        "rollout.phase": "generate",
+        "rollout.parent_phase": "session",
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.request.model": "tiny",
+        "gen_ai.provider.name": "sglang",
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 5,
+        "gen_ai.usage.cache_read.input_tokens": 1,
+        "gen_ai.response.finish_reasons": ["stop"],
+        "rollout.weight_version.min": 4,
+        "rollout.weight_version.max": 5,
+    }
+    record = only(rec)
+    assert (record["input_tokens"], record["output_tokens"], record["turns"]) == (6, 11, 2)
+    assert (record["weight_version_min"], record["weight_version_max"]) == (4, 6)
+
+
+def test_step_links(rec: Recording) -> None:
+    """A session links to the step that submitted it and the one that consumed it; the steps carry counts."""
+    with rollspan.step(11):
+        s = rollspan.start_session()
+    s.mark_accepted()
+    with rollspan.step(12) as step:
+        step.set_attribute("loss", 0.5)
+        consumer = threading.Thread(target=s.mark_consumed)  # an executor's thread does not have the context
+        consumer.start()
+        consumer.join()
+        with rollspan.phase("train"):
+            pass
+    assert only(rec)["links"] == {"dispatch_step": 11, "consume_step": 12}
+    traces = {t.spans[0].name + str(t.spans[0].attributes.get("rollout.step", "")): t for t in rec.traces()}
+    root = traces["rollout"].spans[0]
+    assert [(x.attributes["rollout.link"], x.trace_id) for x in root.links] == [
+        ("dispatch", traces["step11"].spans[0].trace_id),
+        ("consume", traces["step12"].spans[0].trace_id),
+    ]
+    twelve = traces["step12"]
+    assert twelve.record is None
+    assert twelve.spans[0].attributes["rollout.step.consumed"] == 1
+    assert twelve.spans[0].attributes["loss"] == 0.5
+    assert tree(twelve.spans) == {"step": {"train": {}}}
+
+
+def test_counters_and_attributes(rec: Recording) -> None:
+    """Counters add up, attributes of the root stand in the trace."""
+    with rollspan.session() as s:
+        rollspan.count("retries")
+        s.count("retries", 2)
+        s.set_attribute("difficulty", "hard")
+    assert only(rec)["counters"] == {"retries": 3}
+    assert rec.traces()[0].spans[0].attributes["difficulty"] == "hard"
+
+
+def test_caller_chooses_the_session_id(rec: Recording) -> None:
+    """A session id of the caller's stands on every span; the trace id stays its own."""
+    with rollspan.session(session_id="mine-1"), rollspan.phase("generate"):
+        pass
+    record = only(rec)
+    assert record["session_id"] == "mine-1"
+    assert len(record["trace_id"]) == 32
+    assert {x.attributes["session.id"] for x in rec.traces()[0].spans} == {"mine-1"}
+
+
+def test_wrong_use_warns_once_and_keeps_the_record(rec: Recording, caplog: pytest.LogCaptureFixture) -> None:
+    """Marks after the end, consumption without a verdict, phases without a session: one line each."""
+    with caplog.at_level(logging.WARNING, "rollspan"):
+        for _ in range(3):
+            with rollspan.phase("generate"):
+                rollspan.record_reward(1.0)
+            s = rollspan.start_session()
+            s.mark_consumed()
+            s.mark_dropped("late")
+            s.count("x")
+            with s.execution():
+                pass
+    assert [r["status"] for r in rec.records()] == ["accepted"] * 3
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == len(set(said)) == 5
+    assert any("has no session here" in m for m in said)
+
+
+def test_an_end_before_its_start_ends_at_the_start(rec: Recording) -> None:
+    """An explicit end time in the past never makes a negative duration."""
+    with rollspan.session(), rollspan.phase("generate") as span:
+        span.end(5)
+    assert only(rec)["generate_s"] == 0.0
+
+
+def test_wall_clock_stepping_back(rec: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wall clock that jumps back inside a session changes no duration and no order."""
+    from rollspan import clock
+
+    real = clock.time_ns
+    s = rollspan.start_session()
+    with s.execution():
+        monkeypatch.setattr(clock, "time_ns", lambda: real() - 2_000_000_000)
+        with rollspan.phase("generate"):
+            pass
+    s.mark_accepted()
+    s.mark_consumed()
+    record = only(rec)
+    assert 0 <= record["generate_s"] <= record["execution_s"] <= record["total_s"] < 1
+
+
+def test_many_phases_are_written_as_they_come(rec: Recording) -> None:
+    """A session with thousands of phases keeps them all and holds few of them in memory."""
+    with rollspan.session() as s:
+        for _ in range(3000):
+            with rollspan.phase("generate"):
+                pass
+        assert len(s._rows) < 600
+    assert len(only(rec)["phases"]["generate"]) == 3000
+
+
+def test_shutdown_ends_what_is_open(tmp_path) -> None:  # noqa: ANN001
+    """At an orderly end the accepted stay accepted, the others are dropped, none stays pending."""
+    from rollspan import view
+    from rollspan.testing import recording
+
+    with recording(tmp_path):
+        rollspan.start_session(task_id="open")
+        rollspan.start_session(task_id="accepted").mark_accepted()
+        entered = rollspan.start_session(task_id="running")
+        entered.execution().__enter__()
+    found = {r["task_id"]: r for r in view.load(tmp_path)}
+    assert (found["open"]["status"], found["open"]["rejection_reason"]) == ("dropped", "cancelled")
+    assert found["accepted"]["status"] == "accepted"
+    assert "wait_return_ts" not in found["accepted"]
+    assert (found["running"]["status"], found["running"]["late_spans"]) == ("dropped", 1)
