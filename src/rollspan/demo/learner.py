@@ -1,0 +1,53 @@
+"""Learning: clipped policy-gradient steps with advantages relative to the group (GRPO)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rollspan.demo.config import DemoConfig
+from rollspan.demo.policy import Policy
+from rollspan.demo.task import PADDING
+from rollspan.demo.workflow import Trajectory
+
+
+class Learner:
+    """Owns the policy that is trained."""
+
+    def __init__(self, config: DemoConfig) -> None:
+        self.policy = Policy(config.hidden_size, config.seed)
+        self._config = config
+        self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate)
+
+    def learn(self, groups: list[list[Trajectory]]) -> None:
+        """A few updates on one batch of groups."""
+        advantages = torch.cat([group_advantages(group) for group in groups])[:, None]
+        batch = [trajectory for group in groups for trajectory in group]
+        tokens = pad([t.tokens for t in batch], PADDING).long()
+        mask = pad([t.mask for t in batch], False)[:, 1:].float()
+        old = pad([t.logprobs for t in batch], 0.0)[:, 1:]
+        low, high = 1 - self._config.clip, 1 + self._config.clip
+        for _ in range(self._config.epochs):
+            logits, _ = self.policy(tokens[:, :-1])
+            every = torch.log_softmax(logits, dim=-1)
+            new = every.gather(2, tokens[:, 1:, None])[:, :, 0]
+            ratio = ((new - old) * mask).exp()
+            gain = torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
+            entropy = -(every.exp() * every).sum(dim=-1)
+            loss = -((gain + self._config.entropy_bonus * entropy) * mask).sum() / mask.sum()
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
+            self._optimizer.step()
+
+
+def group_advantages(group: list[Trajectory]) -> Tensor:
+    """How much better each rollout of a group is than the group, in the group's own scale."""
+    rewards = torch.tensor([trajectory.reward for trajectory in group])
+    return (rewards - rewards.mean()) / (rewards.std() + 0.1)
+
+
+def pad(rows: list[list[int]] | list[list[bool]] | list[list[float]], filler: float) -> Tensor:
+    """One tensor of rows of different lengths, filled up on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
