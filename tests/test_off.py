@@ -1,0 +1,112 @@
+"""Turned off, rollspan costs next to nothing and leaves no trace of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import rollspan
+
+PROGRAM = """
+import asyncio, os, sys, threading
+import rollspan
+
+@rollspan.phase("reward")
+def reward(x):
+    return x
+
+@rollspan.session()
+async def rollout():
+    async with rollspan.phase("generate", model="m") as span:
+        span.set_attribute("a", 1)
+        span.record_generation(input_tokens=1)
+        rollspan.record_generation(input_tokens=1, output_tokens=2)
+    return reward(1)
+
+assert asyncio.run(rollout()) == 1
+s = rollspan.start_session(task_id=1)
+s.mark_enqueued()
+with s.execution(), s.phase("x"), s.activate(), rollspan.step(3) as step:
+    rollspan.count("n")
+    step.set_attribute("x", 1)
+assert s.carrier() == rollspan.carrier() == {}
+with rollspan.attach({}):
+    pass
+s.mark_accepted(stats=rollspan.RolloutStats(1, 2, 3, 4), reward=1.0)
+s.mark_consumed()
+s.mark_failed(ValueError())
+assert rollspan.wrap(reward) is reward
+assert not rollspan.current_session()
+assert not rollspan.is_enabled()
+assert rollspan.flush() and rollspan.shutdown()
+loaded = sorted(m for m in sys.modules if m.split(".")[0] in ("opentelemetry", "grpc", "requests", "torch", "httpx", "rich"))
+assert not loaded, loaded
+assert threading.active_count() == 1
+assert not os.path.exists(os.environ["ROLLSPAN_DIR"])
+print("done")
+"""
+
+
+@pytest.mark.parametrize("value", ["", "0", "false"])
+def test_off_means_off(run_program: Callable[..., subprocess.CompletedProcess[str]], value: str) -> None:
+    """Off, the whole API works, loads no OpenTelemetry, starts no thread and writes no file."""
+    done = run_program(PROGRAM, env={"ROLLSPAN_ENABLED": value})
+    assert done.stdout == "done\n"
+    assert done.stderr == ""
+
+
+def test_otel_sdk_disabled_turns_it_off(run_program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """OTEL_SDK_DISABLED=true beats ROLLSPAN_ENABLED=1."""
+    done = run_program(PROGRAM, env={"OTEL_SDK_DISABLED": "TRUE"})
+    assert done.stdout == "done\n"
+
+
+def test_everything_off_is_one_object() -> None:
+    """All that is handed out while off is the same null object."""
+    with rollspan.session() as s, rollspan.phase("x") as span, rollspan.step(1) as step:
+        started = rollspan.start_session()
+        assert s is span is step is started is rollspan.current_span() is rollspan.current_session()
+        assert s.execution() is s.phase("y") is s.activate() is s
+
+
+def test_a_decorator_applied_while_off_works_once_turned_on(tmp_path: Path) -> None:
+    """A function decorated at import is traced when configure() is called later."""
+
+    @rollspan.phase("reward")
+    def reward() -> None:
+        pass
+
+    reward()
+    from rollspan.testing import recording
+
+    with recording(tmp_path / "data") as rec:
+        with rollspan.session():
+            reward()
+        assert list(rec.records()[0]["phases"]) == ["reward"]
+
+
+def test_exceptions_pass_through_while_off() -> None:
+    """The user's exceptions and return values survive decorators and blocks."""
+
+    @rollspan.session()
+    async def boom() -> None:
+        async with rollspan.phase("x"):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        asyncio.run(boom())
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    """`__all__` is what can be imported, and nothing public is missing from it."""
+    for name in rollspan.__all__:
+        assert getattr(rollspan, name) is not None
+    assert set(rollspan.__all__) <= set(dir(rollspan))
+    from rollspan import api
+
+    public = {n for n, v in vars(api).items() if not n.startswith("_") and getattr(v, "__module__", "") == api.__name__}
+    assert public <= set(rollspan.__all__)
