@@ -13,7 +13,9 @@ import pytest
 from rollspan import health, switch
 from rollspan.testing import Recording, recording
 
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("ROLLSPAN_", "OTEL_", "RANK", "WORLD_SIZE"))}
+CLEAN = {
+    k: v for k, v in os.environ.items() if not k.startswith(("ROLLSPAN_", "OTEL_", "RANK", "WORLD_SIZE"))
+}
 
 
 @pytest.fixture
@@ -55,7 +57,12 @@ def run_program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
             **(env or {}),
         }
         done = subprocess.run(
-            [*launcher, str(path), *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
+            [*launcher, str(path), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         if check and done.returncode:
             raise AssertionError(f"exit {done.returncode}\n{done.stdout}\n{done.stderr}")

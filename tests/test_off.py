@@ -43,7 +43,8 @@ assert rollspan.wrap(reward) is reward
 assert not rollspan.current_session()
 assert not rollspan.is_enabled()
 assert rollspan.flush() and rollspan.shutdown()
-loaded = sorted(m for m in sys.modules if m.split(".")[0] in ("opentelemetry", "grpc", "requests", "torch", "httpx", "rich"))
+heavy = ("opentelemetry", "grpc", "requests", "torch", "httpx", "rich")
+loaded = sorted(m for m in sys.modules if m.split(".")[0] in heavy)
 assert not loaded, loaded
 assert threading.active_count() == 1
 assert not os.path.exists(os.environ["ROLLSPAN_DIR"])
@@ -108,5 +109,9 @@ def test_the_public_names_are_exactly_these() -> None:
     assert set(rollspan.__all__) <= set(dir(rollspan))
     from rollspan import api
 
-    public = {n for n, v in vars(api).items() if not n.startswith("_") and getattr(v, "__module__", "") == api.__name__}
+    public = {
+        n
+        for n, v in vars(api).items()
+        if not n.startswith("_") and getattr(v, "__module__", "") == api.__name__
+    }
     assert public <= set(rollspan.__all__)

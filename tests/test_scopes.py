@@ -109,7 +109,7 @@ def test_a_decorated_session_is_one_per_call(rec: Recording) -> None:
         return x
 
     assert rollout(1) == 1
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):
         rollout(2)
     assert [(r["status"], r["workflow"]) for r in rec.records()] == [("accepted", "w"), ("failed", "w")]
 
@@ -226,7 +226,10 @@ def test_sessions_of_concurrent_tasks_do_not_mix(rec: Recording) -> None:
     asyncio.run(main(), debug=True)
     records = rec.records()
     assert len(records) == 200
-    assert all(list(r["phases"]) == [f"p{r['task_id']}"] and len(r["phases"][f"p{r['task_id']}"]) == 3 for r in records)
+    assert all(
+        list(r["phases"]) == [f"p{r['task_id']}"] and len(r["phases"][f"p{r['task_id']}"]) == 3
+        for r in records
+    )
 
 
 def test_threads_get_the_session_by_wrap(rec: Recording) -> None:
@@ -292,7 +295,12 @@ def test_activate_and_explicit_phases_in_other_contexts(rec: Recording) -> None:
 def test_somebody_elses_span_in_between_does_not_become_the_parent(rec: Recording) -> None:
     """A foreign span that is current between two phases changes OpenTelemetry's current span, not ours."""
     foreign = otel_trace.NonRecordingSpan(otel_trace.SpanContext(5, 6, is_remote=False))
-    with rollspan.session(), rollspan.phase("execution"), otel_trace.use_span(foreign), rollspan.phase("generate"):
+    with (
+        rollspan.session(),
+        rollspan.phase("execution"),
+        otel_trace.use_span(foreign),
+        rollspan.phase("generate"),
+    ):
         pass
     assert tree(rec.traces()[0].spans) == {"rollout": {"execution": {"generate": {}}}}
 
@@ -329,7 +337,9 @@ def test_other_event_loops(rec: Recording, loop: str) -> None:
         pytest.skip("asyncio.eager_task_factory came with Python 3.12")
     else:
         asyncio.run(main())
-    assert tree(rec.traces()[0].spans) == {"rollout": {"execution": {"generate": {}, "generate#2": {}, "generate#3": {}}}}
+    assert tree(rec.traces()[0].spans) == {
+        "rollout": {"execution": {"generate": {}, "generate#2": {}, "generate#3": {}}}
+    }
 
 
 def test_one_phase_object_entered_twice(rec: Recording) -> None:

@@ -21,9 +21,11 @@ def only(rec: Recording) -> dict:
 
 def test_a_block_is_accepted_and_consumed(rec: Recording) -> None:
     """A plain block that nobody marked is accepted, consumed, and has no waits."""
-    with rollspan.session(task_id=7, group_id="7", workflow="w", custom="x") as s:
-        with rollspan.phase("generate", model="tiny"):
-            pass
+    with (
+        rollspan.session(task_id=7, group_id="7", workflow="w", custom="x") as s,
+        rollspan.phase("generate", model="tiny"),
+    ):
+        pass
     record = only(rec)
     assert record["status"] == "accepted"
     assert record["task_id"] == 7
@@ -105,7 +107,7 @@ def test_cancellation_drops_the_block(rec: Recording, kind: type[BaseException])
         (lambda s: s.mark_dropped("my own reason"), "dropped", "my own reason"),
     ],
 )
-def test_a_terminal_verdict_ends_the_session(rec: Recording, mark, status: str, reason: str) -> None:  # noqa: ANN001
+def test_a_terminal_verdict_ends_the_session(rec: Recording, mark, status: str, reason: str) -> None:
     """Rejected, failed and dropped end the session at once, without consumption."""
     s = rollspan.start_session()
     mark(s)
@@ -125,10 +127,16 @@ def test_accepted_may_turn_into_dropped(rec: Recording) -> None:
     s.mark_accepted(reward=1.0)
     s.mark_dropped("stale_weight")
     record = only(rec)
-    assert (record["status"], record["rejection_reason"], record["reward"]) == ("dropped", "stale_weight", 1.0)
+    assert (record["status"], record["rejection_reason"], record["reward"]) == (
+        "dropped",
+        "stale_weight",
+        1.0,
+    )
 
 
-def test_a_second_verdict_warns_once_and_changes_nothing(rec: Recording, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_verdict_warns_once_and_changes_nothing(
+    rec: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
     """The first verdict stands, whoever says another."""
     for _ in range(2):
         s = rollspan.start_session()
@@ -220,7 +228,7 @@ def test_reward_after_the_verdict_counts(rec: Recording) -> None:
 def test_generation_attributes_by_plain_words(rec: Recording) -> None:
     """record_generation fills the standard names, and the record sums them over turns."""
     with rollspan.session():
-        for turn in range(2):
+        for _ in range(2):
             with rollspan.phase("generate", model="tiny", provider="sglang"):
                 rollspan.record_generation(
                     input_tokens=3,
@@ -352,7 +360,7 @@ def test_many_phases_are_written_as_they_come(rec: Recording) -> None:
     assert len(only(rec)["phases"]["generate"]) == 3000
 
 
-def test_shutdown_ends_what_is_open(tmp_path) -> None:  # noqa: ANN001
+def test_shutdown_ends_what_is_open(tmp_path) -> None:
     """At an orderly end the accepted stay accepted, the others are dropped, none stays pending."""
     from rollspan import view
     from rollspan.testing import recording

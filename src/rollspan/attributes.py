@@ -152,7 +152,7 @@ def clean(value: Any, limit: int = DEFAULT_MAX_BYTES) -> AttributeValue | None:
         return _scalar(value, limit)
     except Exception:  # noqa: BLE001 - a hostile __str__, __iter__ or __len__ of the user's
         health.count("attributes.unprintable")
-        return f"<unprintable {kind.__module__}.{kind.__qualname__}>"
+        return _text(f"<unprintable {kind.__module__}.{kind.__qualname__}>", limit)
 
 
 def _key(key: Any) -> str:
