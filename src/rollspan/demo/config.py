@@ -31,10 +31,10 @@ class DemoConfig:
     groups_ahead: int = 26
     queue_size: int = 224  # rollouts; less than groups_ahead asks for at the start
     runners: int = 24  # rollouts running at the same time
-    max_lag: int = 2  # weight versions between a rollout and the step that learns from it
+    max_lag: int = 1  # weight versions between a rollout and the step that learns from it
 
     # Rollouts.
     max_new_tokens: int = 12
-    rollout_timeout_s: float = 2.5
-    tool_hang_probability: float = 0.02  # of the tasks, some have a tool that never answers
+    rollout_timeout_s: float = 3.0
+    tool_hang_probability: float = 0.015  # that a task's tool never answers
     reward_workers: int = 1

@@ -110,7 +110,6 @@ class Rollouts:
                 sample.done = True
                 self.counts.finished += 1
             else:
-                session.mark_enqueued()
                 self.counts.enqueued += 1
         if group.unfinished:
             self._open.add(group)
@@ -124,6 +123,7 @@ class Rollouts:
             sample = await self._queue.get()
             if not sample.done:
                 self.counts.enqueued -= 1
+                sample.session.mark_enqueued()
                 sample.running = asyncio.create_task(self._rollout(sample))
                 await asyncio.wait([sample.running])
 

@@ -9,7 +9,6 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,8 +38,8 @@ async def run(config: DemoConfig, report: Callable[[StepReport], None]) -> bool:
                 loop.add_signal_handler(number, training.cancel)
                 undo.callback(loop.remove_signal_handler, number)
         try:
-            with server(config) as url, scorers(config) as pool:
-                async with connect(url, config) as engine:
+            async with server(config) as url, connect(url, config) as engine:
+                with scorers(config) as pool:
                     workflow = SortWorkflow(config, engine, pool)
                     async with Rollouts(config, workflow.run, should_accept) as rollouts:
                         await Trainer(config, engine, rollouts, tasks(config)).run(report)
@@ -49,33 +48,31 @@ async def run(config: DemoConfig, report: Callable[[StepReport], None]) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def server(config: DemoConfig) -> Iterator[str]:
+@contextlib.asynccontextmanager
+async def server(config: DemoConfig) -> AsyncIterator[str]:
     """A server in a process of its own; gives its URL."""
-    command = [sys.executable, "-m", "rollspan.demo.server"]
-    command += [f"--seed={config.seed}", f"--hidden-size={config.hidden_size}"]
-    process = subprocess.Popen(  # in a session of its own, so that Ctrl-C reaches us alone
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *["-m", "rollspan.demo.server", f"--seed={config.seed}", f"--hidden-size={config.hidden_size}"],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
+        start_new_session=True,  # so that Ctrl-C reaches us alone
     )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        line = process.stdout.readline()
+        line = await process.stdout.readline()
         if not line:
             raise RuntimeError("the demo's server did not start; what it printed above says why")
         yield f"http://127.0.0.1:{json.loads(line)['port']}"
     finally:
         process.stdin.close()  # it leaves by itself
         try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
+            await asyncio.wait_for(process.wait(), timeout=5)
+        except asyncio.TimeoutError:
             process.kill()
-            process.wait()
-        process.stdout.close()
+            await process.wait()
 
 
 @contextlib.contextmanager
