@@ -1,0 +1,249 @@
+"""What a dead process leaves is delivered: by the next start, by `rollspan recover`, exactly once in the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CLEAN
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+LEFT = """
+import os, signal, sys, rollspan
+def start(i):
+    s = rollspan.start_session(task_id=i)
+    s.mark_enqueued()
+    return s
+for i in range(1000):
+    s = start(i)
+    with s.execution(), rollspan.phase("generate"):
+        rollspan.record_generation(output_tokens=2)
+    s.mark_accepted(reward=1.0)
+    s.mark_consumed()
+for i in range(50):
+    s = start(1000 + i)
+    with s.execution():
+        pass
+    s.mark_accepted()
+kept = []
+for i in range(20):
+    s = start(2000 + i)
+    kept.append(s.execution())
+    kept[-1].__enter__()
+how = sys.argv[1]
+if how == "kill": os.kill(os.getpid(), signal.SIGKILL)
+if how == "term": os.kill(os.getpid(), signal.SIGTERM)
+if how == "_exit": os._exit(1)
+"""
+
+
+def read(directory: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(directory.glob("sessions-r*.jsonl")):
+        found += [json.loads(line) for line in path.read_text().splitlines()]
+    return found
+
+
+def check(found: list[dict[str, Any]]) -> None:
+    assert len({r["session_id"] for r in found}) == len(found) == 1070
+    told = Counter((r["status"], r.get("rejection_reason"), "wait_return_ts" in r) for r in found)
+    assert told == {
+        ("accepted", None, True): 1000,
+        ("accepted", None, False): 50,
+        ("dropped", "process_died", False): 20,
+    }
+    consumed = next(r for r in found if r["task_id"] == 5)
+    assert consumed["output_tokens"] == 2
+    assert consumed["reward"] == 1.0
+
+
+@pytest.mark.parametrize("how", ["kill", "term", "_exit"])
+def test_the_next_start_delivers_what_was_left(run_program: Run, tmp_path: Path, how: str) -> None:
+    """After SIGKILL, SIGTERM or os._exit the next process of the run writes every session, each once."""
+    run_program(LEFT, how, check=False)
+    run_program("import rollspan\nwith rollspan.session(task_id='next'): pass\n")
+    found = read(tmp_path / "data")
+    check([r for r in found if r["task_id"] != "next"])
+    assert len(found) == 1071
+    assert list((tmp_path / "data" / "journal").iterdir()) == []
+
+
+def recover(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rollspan.cli.main", "recover", str(directory), *arguments],
+        env=CLEAN,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_recover_delivers_and_says_so(run_program: Run, tmp_path: Path) -> None:
+    """`rollspan recover` writes what is missing, and a second time finds nothing."""
+    run_program(LEFT, "kill", check=False)
+    done = recover(tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    check(read(tmp_path / "data"))
+    again = recover(tmp_path / "data")
+    assert again.returncode == 0
+    assert "Nothing to recover" in again.stdout
+    check(read(tmp_path / "data"))
+
+
+def test_recover_killed_at_any_moment_writes_nothing_twice(run_program: Run, tmp_path: Path) -> None:
+    """However often recovery itself is killed, the file ends with each session once."""
+    run_program(LEFT, "kill", check=False)
+    data = tmp_path / "data"
+    for attempt in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rollspan.cli.main", "recover", str(data)],
+            env=CLEAN,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        before = sum(p.stat().st_size for p in data.glob("*.jsonl"))
+        deadline = time.monotonic() + 5
+        # Kill it at some moment of its writing, a little later each time.
+        while process.poll() is None and time.monotonic() < deadline:
+            if sum(p.stat().st_size for p in data.glob("*.jsonl")) > before:
+                break
+        time.sleep(attempt * 0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert recover(data).returncode == 0
+    check(read(data))
+
+
+def test_a_live_journal_is_left_alone(run_program: Run, tmp_path: Path) -> None:
+    """Recovery does not touch the journal of a process that is alive."""
+    source = """
+import subprocess, sys, rollspan
+s = rollspan.start_session(task_id="mine")
+rollspan.flush()
+done = subprocess.run([sys.executable, "-m", "rollspan.cli.main", "recover"], capture_output=True, text=True)
+print(done.stdout, done.stderr)
+s.mark_accepted(); s.mark_consumed()
+"""
+    done = run_program(source)
+    assert "Nothing to recover" in done.stdout
+    (record,) = read(tmp_path / "data")
+    assert record["status"] == "accepted"
+
+
+def test_a_damaged_journal_costs_only_its_damaged_lines(run_program: Run, tmp_path: Path) -> None:
+    """Garbage in a dead process's journal loses the sessions it hit; the others are recovered, the loss counted."""
+    journal = tmp_path / "shm"
+    journal.mkdir()
+    run_program(LEFT, "kill", check=False, env={"ROLLSPAN_JOURNAL_DIR": str(journal)})
+    segments = sorted(journal.rglob("*.seg"))
+    if not segments:
+        pytest.skip("the file system of the temporary directory cannot reserve pages")
+    damaged = bytearray(segments[0].read_bytes())
+    middle = damaged.rindex(b" e", 0, len(damaged.rstrip(b"\0")) // 2)
+    damaged[middle : middle + 10] = os.urandom(10)
+    segments[0].write_bytes(damaged)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    for path in (tmp_path / "data").glob("*.jsonl"):
+        path.unlink()
+    for path in journal.rglob("cursors.json"):
+        path.unlink()
+    environment = {**CLEAN, "ROLLSPAN_JOURNAL_DIR": str(journal)}
+    subprocess.run(
+        [sys.executable, "-m", "rollspan.cli.main", "recover", str(tmp_path / "data")],
+        env=environment,
+        check=True,
+    )
+    found = read(tmp_path / "data")
+    assert 1069 <= len(found) <= 1070
+    died = [r for r in found if r.get("rejection_reason") == "process_died"]
+    assert 20 <= len(died) <= 21 or Counter(r["status"] for r in found)["accepted"] >= 1049
+
+
+def test_open_sessions_are_seen_from_another_process(run_program: Run, tmp_path: Path) -> None:
+    """`show --open` tells, from outside, which sessions are open, since when, and in which phase."""
+    source = """
+import json, subprocess, sys, time, rollspan
+s = rollspan.start_session(task_id="long", group_id="g")
+s.mark_enqueued()
+with s.execution(), rollspan.phase("generate"):
+    time.sleep(0.8)
+    done = subprocess.run([sys.executable, "-m", "rollspan.cli.main", "show", "--open", "--json"], capture_output=True, text=True)
+    print(done.stdout)
+    print(done.stderr, file=sys.stderr)
+s.mark_accepted(); s.mark_consumed()
+"""
+    done = run_program(source, env={"ROLLSPAN_CHECKPOINT_INTERVAL": "0.2"})
+    assert '"generate"' in done.stdout, done.stdout + done.stderr
+    assert '"long"' in done.stdout
+    (record,) = read(tmp_path / "data")
+    assert record["status"] == "accepted"
+    assert record["late_spans"] == 0
+
+
+def test_a_long_session_is_recovered_with_its_phases(run_program: Run, tmp_path: Path) -> None:
+    """What a long session had finished, and what it was in, survives a kill."""
+    source = """
+import os, signal, time, rollspan
+s = rollspan.start_session(task_id="long")
+s.mark_enqueued()
+s.execution().__enter__()
+with rollspan.phase("generate"): pass
+rollspan.phase("reward").__enter__()
+time.sleep(0.8)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run_program(source, env={"ROLLSPAN_CHECKPOINT_INTERVAL": "0.2"}, check=False)
+    assert recover(tmp_path / "data").returncode == 0
+    (record,) = read(tmp_path / "data")
+    assert (record["status"], record["rejection_reason"]) == ("dropped", "process_died")
+    assert set(record["phases"]) == {"execution", "generate", "reward"}
+    assert record["late_spans"] == 2
+    assert record["total_s"] > 0.3
+
+
+def test_the_journal_stays_bounded_and_open_sessions_survive_it(run_program: Run, tmp_path: Path) -> None:
+    """Old segments go while sessions that began in them are open; a kill afterwards still recovers those."""
+    source = """
+import os, signal, rollspan
+old = rollspan.start_session(task_id="old")
+with old.execution(), rollspan.phase("generate"):
+    pass
+for i in range(9000):
+    s = rollspan.start_session(task_id=i)
+    with s.execution(), rollspan.phase("generate", note="x" * 600):
+        pass
+    s.mark_accepted(); s.mark_consumed()
+    if i % 1000 == 0:
+        rollspan.flush()
+old.mark_accepted()
+rollspan.flush()
+from rollspan import owner
+from rollspan.journal import segment_files
+from pathlib import Path
+(header,) = owner.journals(Path(os.environ["ROLLSPAN_DIR"]))
+numbers = [n for n, _ in segment_files(*header.folders)]
+print(numbers)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = run_program(source, check=False)
+    numbers = json.loads(done.stdout)
+    assert numbers[0] > 1
+    assert len(numbers) <= 3
+    assert recover(tmp_path / "data").returncode == 0
+    found = read(tmp_path / "data")
+    assert len(found) == len({r["session_id"] for r in found}) == 9001
+    (old,) = [r for r in found if r["task_id"] == "old"]
+    assert old["status"] == "accepted"
+    assert "generate" in old["phases"]
