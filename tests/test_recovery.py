@@ -179,7 +179,8 @@ s = rollspan.start_session(task_id="long", group_id="g")
 s.mark_enqueued()
 with s.execution(), rollspan.phase("generate"):
     time.sleep(0.8)
-    done = subprocess.run([sys.executable, "-m", "rollspan.cli.main", "show", "--open", "--json"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "rollspan.cli.main", "show", "--open", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
     print(done.stdout)
     print(done.stderr, file=sys.stderr)
 s.mark_accepted(); s.mark_consumed()
