@@ -1,0 +1,87 @@
+"""The demo's task, what scores it, and what is learned from."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from rollspan.demo.config import DemoConfig
+from rollspan.demo.learner import group_advantages, pad
+from rollspan.demo.policy import Policy, dump_weights, load_weights
+from rollspan.demo.task import END, EQUALS, Task, next_digit, score, tasks
+from rollspan.demo.trainer import should_accept
+from rollspan.demo.workflow import Trajectory
+
+
+def test_tasks_depend_on_the_seed_alone() -> None:
+    """The same seed gives the same tasks, another seed others."""
+    first, again, other = (list(itertools.islice(tasks(DemoConfig(seed=s)), 50)) for s in (1, 1, 2))
+    assert first == again != other
+    assert [task.task_id for task in first] == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reward"),
+    [
+        ([1, 2, 3, 3, END], 1.0),
+        ([1, 2, 3, 3], 0.8),
+        ([1, 2, 4, 4, END], 0.6),
+        ([3, 1, 2, 3, END], 0.4),
+        ([EQUALS, 5, 5, 5, 5, 5], 0.0),
+    ],
+)
+def test_the_reward_is_the_share_of_tokens_in_their_place(answer: list[int], reward: float) -> None:
+    """Partial credit: each token that stands where it should counts the same, the end included."""
+    assert score([3, 1, 2, 3], answer) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize("answer", [[], [END]])
+def test_an_empty_answer_cannot_be_scored(answer: list[int]) -> None:
+    """The reward raises for an empty answer: rollouts fail so."""
+    with pytest.raises(ValueError, match="empty"):
+        score([1, 2], answer)
+
+
+async def test_the_tool_gives_the_next_digit() -> None:
+    """The tool names the smallest digit still missing, or the end when none is."""
+    task = Task(0, (3, 1, 3, 2))
+    assert await next_digit(task, []) == 1
+    assert await next_digit(task, [1, 2, 3]) == 3
+    assert await next_digit(task, [1, 2, 3, 3]) == END
+
+
+def test_short_answers_are_refused() -> None:
+    """An answer of one digit and the end is refused, a longer one is accepted."""
+    for answer, accepted in (([4, END], False), ([4, 5, END], True)):
+        trajectory = Trajectory([], [], [])
+        trajectory.append([4, 5, EQUALS])
+        trajectory.append(answer, [-0.1] * len(answer))
+        assert should_accept(trajectory) is accepted
+
+
+def test_advantages_are_relative_to_the_group() -> None:
+    """Advantages of a group sum to zero and rank as the rewards do; equal rewards give none."""
+    group = [Trajectory([], [], [], reward=reward) for reward in (0.0, 0.4, 0.8)]
+    advantages = group_advantages(group)
+    assert float(advantages.sum()) == pytest.approx(0, abs=1e-6)
+    assert advantages[0] < advantages[1] < advantages[2]
+    assert group_advantages(group[:1] * 4).tolist() == [0, 0, 0, 0]
+
+
+def test_rows_are_padded_on_the_right() -> None:
+    """Rows of different lengths become one tensor, filled up on the right."""
+    assert pad([[1, 2], [3]], 9).tolist() == [[1, 2], [3, 9]]
+
+
+def test_weights_survive_the_way_over_http() -> None:
+    """Weights taken over from bytes make the same policy; the policy's first weights depend on its seed alone."""
+    torch.manual_seed(5)
+    first = Policy(16, seed=1)
+    torch.manual_seed(6)
+    again, other = Policy(16, seed=1), Policy(16, seed=2)
+    assert torch.equal(first.gru.weight_hh_l0, again.gru.weight_hh_l0)
+    assert not torch.equal(first.gru.weight_hh_l0, other.gru.weight_hh_l0)
+    load_weights(other, dump_weights(first))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
