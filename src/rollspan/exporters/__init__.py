@@ -1,1 +1,79 @@
-"""Where finished sessions go."""
+"""Where finished sessions go. Importing this loads no network library and no OpenTelemetry SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from rollspan import health
+from rollspan.spandata import AttributeValue
+
+from . import third_party
+from .base import Exporter, MetricsSink
+from .jsonl import RecordFile
+from .otlp import RecordExporter, TraceExporter
+from .third_party import ThirdPartyExporter, UnknownExporterError
+
+_OTLP_PROTOCOLS = {"otlp": None, "otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}
+
+
+class ExporterSettings(Protocol):
+    """What is read of the settings."""
+
+    @property
+    def traces_exporters(self) -> tuple[str, ...]: ...
+    @property
+    def records_exporters(self) -> tuple[str, ...]: ...
+    @property
+    def metrics_exporters(self) -> tuple[str, ...]: ...
+    @property
+    def endpoint(self) -> str | None: ...
+    @property
+    def dir(self) -> Path: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def file_mode(self) -> int: ...
+    @property
+    def file_max_bytes(self) -> int: ...
+
+
+def build(settings: ExporterSettings) -> list[Exporter]:
+    """The file of records, and an exporter for each name in the settings. A name nobody knows is reported once."""
+    file = RecordFile(settings.dir, settings.rank, mode=settings.file_mode, max_bytes=settings.file_max_bytes)
+    built: list[Exporter] = [file]
+    for signal, names in (("traces", settings.traces_exporters), ("records", settings.records_exporters)):
+        for name in names:
+            try:
+                built.append(make(name, signal, settings.endpoint))
+            except UnknownExporterError as error:
+                health.warn_once(f"exporters.unknown.{signal}.{name}", "rollspan: %s", error)
+    return built
+
+
+def make(name: str, signal: str, endpoint: str | None = None) -> Exporter:
+    """The exporter of that name for `signal` (`traces` or `records`). Raises UnknownExporterError."""
+    if name in _OTLP_PROTOCOLS:
+        kind = TraceExporter if signal == "traces" else RecordExporter
+        return kind(protocol=_OTLP_PROTOCOLS[name], endpoint=endpoint)
+    return ThirdPartyExporter(third_party.find(name, signal), signal)
+
+
+def build_metrics(
+    settings: ExporterSettings,
+    resource: Mapping[str, AttributeValue],
+    *,
+    open_sessions: Callable[[], int],
+    health: Callable[[], Mapping[str, float]],
+) -> MetricsSink:
+    """Metrics of this process, see `metrics.RolloutMetrics`."""
+    from .metrics import RolloutMetrics  # noqa: PLC0415
+
+    return RolloutMetrics(
+        settings.metrics_exporters,
+        resource,
+        open_sessions=open_sessions,
+        health=health,
+        endpoint=settings.endpoint,
+    )

@@ -1,0 +1,104 @@
+"""The official OTLP exporters: made from OTEL_EXPORTER_OTLP_*, and their inner parts, which send our bytes.
+
+They take no bytes by their public way. This is the only module that looks inside them; where a part is not
+what version 1.45 has, the answer is None, and the caller uses their public `export`.
+"""
+
+# ruff: noqa: SLF001 - looking inside is what this module is for
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+_CLASSES: Final = {
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "logs": ("_log_exporter", "OTLPLogExporter"),
+    "metrics": ("metric_exporter", "OTLPMetricExporter"),
+}
+_SIGNAL_PATH: Final = re.compile(r"/v1/(traces|logs|metrics)$")
+
+
+def make(protocol: str, signal: str, endpoint: str | None) -> Any:
+    """The official exporter of `signal` over `protocol` ("http" or "grpc"); connects to nothing yet.
+
+    `endpoint` goes before the environment: for HTTP a base address, as OTEL_EXPORTER_OTLP_ENDPOINT is.
+    Raises whatever the exporter raises for a wrong setting.
+    """
+    module, name = _CLASSES[signal]
+    made = getattr(import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{module}"), name)
+    if endpoint and protocol == "http":
+        base = _SIGNAL_PATH.sub("", endpoint.rstrip("/")).rstrip("/")
+        endpoint = f"{base if '://' in base else f'http://{base}'}/v1/{signal}"
+    return made(endpoint=endpoint)
+
+
+class HttpParts(NamedTuple):
+    """What it takes to send a body over HTTP as the official exporter would."""
+
+    request: Callable[..., Any]
+    """(method, url, *, headers, data, timeout) -> an object with error, status_code, reason, headers(), content()"""
+    url: str
+    headers: Mapping[str, str]
+    compress: Callable[[bytes], bytes]
+    timeout: float
+    total_timeout: bool
+    """Whether `request` understands urllib3's `Timeout`, which bounds connecting and reading together."""
+
+
+def http_parts(exporter: Any) -> HttpParts | None:
+    """The parts of an OTLP/HTTP exporter, or None where it is built otherwise."""
+    try:
+        client = exporter._client
+        transport = client._transport
+        parts = HttpParts(
+            transport.request,
+            client._endpoint,
+            client._headers,
+            client._compress,
+            client._timeout,
+            type(transport).__name__ == "RequestsHTTPTransport",
+        )
+    except AttributeError:
+        return None
+    wanted = (Callable, str, Mapping, Callable, int | float, bool)
+    return parts if _all(parts, wanted) else None
+
+
+class GrpcParts(NamedTuple):
+    """What it takes to make a call over gRPC as the official exporter would."""
+
+    unary_unary: Callable[..., Any]
+    address: str
+    metadata: Sequence[tuple[str, str]]
+    timeout: float
+    retryable: frozenset[str]
+    """Names of the status codes after which a repetition makes sense."""
+
+
+def grpc_parts(exporter: Any) -> GrpcParts | None:
+    """The parts of an OTLP/gRPC exporter, or None where it is built otherwise."""
+    try:
+        parts = GrpcParts(
+            exporter._channel.unary_unary,
+            exporter._endpoint,
+            exporter._headers,
+            exporter._timeout,
+            frozenset(code.name for code in exporter._retryable_error_codes),
+        )
+    except (AttributeError, TypeError):
+        return None
+    return parts if _all(parts, (Callable, str, tuple, int | float, frozenset)) else None
+
+
+def _all(values: Sequence[Any], types: Sequence[Any]) -> bool:
+    return all(isinstance(value, kind) for value, kind in zip(values, types, strict=True))
+
+
+def metric_preferences(exporter: Any) -> tuple[Any, Any]:
+    """The temporality and aggregation that a metric exporter asks its reader for; None for the defaults."""
+    return getattr(exporter, "_preferred_temporality", None), getattr(
+        exporter, "_preferred_aggregation", None
+    )
