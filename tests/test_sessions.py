@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 
@@ -369,7 +370,7 @@ def test_shutdown_ends_what_is_open(tmp_path) -> None:
         rollspan.start_session(task_id="open")
         rollspan.start_session(task_id="accepted").mark_accepted()
         entered = rollspan.start_session(task_id="running")
-        entered.execution().__enter__()
+        contextvars.copy_context().run(entered.execution().__enter__)  # never left, and current only in there
     found = {r["task_id"]: r for r in view.load(tmp_path)}
     assert (found["open"]["status"], found["open"]["rejection_reason"]) == ("dropped", "cancelled")
     assert found["accepted"]["status"] == "accepted"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import health, switch
 from .null import NULL
 from .scope import Scope
+from .scope import late_context as _late
 
 if TYPE_CHECKING:
     from .span import RolloutSpan
@@ -47,8 +48,7 @@ class phase(Scope):  # noqa: N801 - used like a function
     def _start(self) -> RolloutSpan | None:
         if switch.runtime() is None:
             return None
-        from . import context  # noqa: PLC0415
-
+        context = _late()
         name = self._name if type(self._name) is str and self._name else str(self._name) or "_"
         current = context.current()
         if current is not None:
@@ -172,9 +172,7 @@ class step(Scope):  # noqa: N801
         return Step(runtime, self._number, self._attributes, runtime.tracer()).root
 
     def _attach(self, span: RolloutSpan) -> Any:
-        from . import context  # noqa: PLC0415
-
-        return context.attach_step(span)
+        return _late().attach_step(span)
 
     def _given(self, span: RolloutSpan) -> Any:
         return span.owner
@@ -187,9 +185,7 @@ def current_span() -> Any:
     """The innermost phase that is open here (a session's root where there is none), or the null object."""
     if switch.runtime() is None:
         return NULL
-    from . import context  # noqa: PLC0415
-
-    return context.current() or NULL
+    return _late().current() or NULL
 
 
 def current_session() -> Any:

@@ -160,13 +160,32 @@ def _key(key: Any) -> str:
     return text if isinstance(text, str) and text else ("_" if text in ("", None) else str(text))
 
 
+_good_keys: set[str] = set()  # seen and found fit: keys are few and come again and again
+_GOOD_KEYS_KEPT = 4096
+
+
+def _fit(key: Any) -> str:
+    name = key if type(key) is str and key and key.isascii() and len(key) < 256 else _key(key)
+    if name is key and len(_good_keys) < _GOOD_KEYS_KEPT:
+        _good_keys.add(name)
+    return name
+
+
 def clean_into(target: dict[str, AttributeValue], new: Mapping[Any, Any], limit: int) -> None:
     """Put the cleaned `new` attributes into `target`, which keeps at most `MAX_ATTRIBUTES`."""
     for key, value in new.items():
-        name = key if type(key) is str and key and key.isascii() and len(key) < 256 else _key(key)
-        cleaned = clean(value, limit)
-        if cleaned is None:
-            continue
+        name = key if key in _good_keys else _fit(key)
+        kind = type(value)
+        if (
+            (kind is str and len(value) <= limit and value.isascii())
+            or (kind is int and -_INT64 <= value < _INT64)
+            or kind is bool
+        ):
+            cleaned: AttributeValue | None = value
+        else:
+            cleaned = clean(value, limit)
+            if cleaned is None:
+                continue
         if len(target) >= MAX_ATTRIBUTES and name not in target:
             health.count("attributes.dropped")
             continue

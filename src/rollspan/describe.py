@@ -31,50 +31,63 @@ _CONTENT = {
     semconv.GENERATE: {"prompt": semconv.INPUT_MESSAGES, "completion": semconv.OUTPUT_MESSAGES},
     semconv.TOOLCALL: {"arguments": semconv.TOOL_ARGUMENTS, "result": semconv.TOOL_RESULT},
 }
+_OPERATIONS = {
+    semconv.GENERATE: semconv.OPERATION_TEXT_COMPLETION,
+    semconv.TOOLCALL: semconv.OPERATION_EXECUTE_TOOL,
+}
+_SPECIAL = frozenset(
+    {"weight_version", "finish_reasons", "continuation", "prompt", "completion", "arguments", "result"}
+)
 _CONTENT_NAMES = frozenset(
     {semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES, semconv.TOOL_ARGUMENTS, semconv.TOOL_RESULT}
 )
 
 
 def phase_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> Mapping[str, Any]:
-    """`given` under the specification's names for a phase called `phase`.
+    """`given` under the specification's names for a phase called `phase`, with what its name alone says.
 
     Names that mean nothing special stay as they are. Prompts, completions, tool arguments and results are
     left out unless `content` is true; then they are given as JSON text.
     """
+    if phase in _OPERATIONS:
+        return {semconv.OPERATION_NAME: _OPERATIONS[phase], **given_attributes(phase, given, content=content)}
+    return given_attributes(phase, given, content=content) if given else given
+
+
+def given_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> Mapping[str, Any]:
+    """As `phase_attributes`, without the attributes that a phase has by its name."""
     known = _SHORT_NAMES.get(phase)
     if known is None:
         return given if content or _CONTENT_NAMES.isdisjoint(given) else _without_content(given)
     result: dict[str, Any] = {}
-    if phase == semconv.GENERATE:
-        result[semconv.OPERATION_NAME] = semconv.OPERATION_TEXT_COMPLETION
-    elif phase == semconv.TOOLCALL:
-        result[semconv.OPERATION_NAME] = semconv.OPERATION_EXECUTE_TOOL
-    result.update(given_attributes(phase, given, content=content))
-    return result
-
-
-def given_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> dict[str, Any]:
-    """As `phase_attributes`, without the attributes that a phase has by its name."""
-    known = _SHORT_NAMES.get(phase, {})
-    texts = _CONTENT.get(phase, {})
-    result: dict[str, Any] = {}
     for name, value in given.items():
-        if name in texts:
-            if content and value is not None:
-                result[texts[name]] = value if isinstance(value, str) else _json(value)
-        elif name in _CONTENT_NAMES and not content:
-            continue
-        elif phase == semconv.GENERATE and name == "weight_version":
-            result.update(_weight_versions(value))
-        elif phase == semconv.GENERATE and name == "finish_reasons":
-            result[semconv.FINISH_REASONS] = [value] if isinstance(value, str) else value
-        elif phase == semconv.GENERATE and name == "continuation":
-            if value:
-                result[semconv.CONTINUATION] = True
-        else:
-            result[known.get(name, name)] = value
+        key = known.get(name)
+        if key is not None:
+            result[key] = value
+        elif name in _SPECIAL:
+            _special(result, phase, name, value, content=content)
+        elif content or name not in _CONTENT_NAMES:
+            result[name] = value
     return result
+
+
+def _special(result: dict[str, Any], phase: str, name: str, value: Any, *, content: bool) -> None:
+    """Words whose value has to be looked at; in another phase than their own they are plain attributes."""
+    text = _CONTENT.get(phase, {}).get(name)
+    if text is not None:
+        if content and value is not None:
+            result[text] = value if isinstance(value, str) else _json(value)
+    elif phase != semconv.GENERATE:
+        result[name] = value
+    elif name == "weight_version":
+        result.update(_weight_versions(value))
+    elif name == "finish_reasons":
+        result[semconv.FINISH_REASONS] = [value] if isinstance(value, str) else value
+    elif name == "continuation":
+        if value:
+            result[semconv.CONTINUATION] = True
+    else:
+        result[name] = value
 
 
 def _without_content(given: Mapping[str, Any]) -> dict[str, Any]:

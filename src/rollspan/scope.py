@@ -19,7 +19,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _context: ModuleType | None = None
 
 
-def _current() -> Any:
+def late_context() -> Any:
     """The module `context`, imported with the first span and not before: it loads OpenTelemetry."""
     global _context  # noqa: PLW0603
     if _context is None:
@@ -56,7 +56,7 @@ class Scope:
         return span
 
     def _attach(self, span: RolloutSpan) -> Any:
-        return _current().attach(span)
+        return late_context().attach(span)
 
     # Entering and leaving.
 
@@ -80,7 +80,7 @@ class Scope:
                 return
             span, token, self._entered = self._entered
             if span is not None:
-                _current().detach(token)
+                late_context().detach(token)
                 self._finish(span, exc)
         except Exception:  # noqa: BLE001
             health.internal_error("scope.exit")
@@ -134,7 +134,7 @@ class _Stepwise:
 
     def __exit__(self, *exc: object) -> None:
         if self._span is not None:
-            _current().detach(self._token)
+            late_context().detach(self._token)
 
     def finish(self, exc: BaseException | None) -> None:
         if self._span is None:
