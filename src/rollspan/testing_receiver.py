@@ -130,8 +130,12 @@ class OtlpReceiver:
     def grpc_endpoint(self) -> str:
         """Address for OTLP over gRPC. The first use starts the server: gRPC and fork do not mix."""
         if self._grpc is None:
-            self._grpc, self._grpc_port = _serve_grpc(self)
+            self.serve_grpc()
         return f"http://127.0.0.1:{self._grpc_port}"
+
+    def serve_grpc(self, port: int = 0) -> None:
+        """Listen for gRPC on that port, 0 for a free one."""
+        self._grpc, self._grpc_port = _serve_grpc(self, port)
 
     # What came.
 
@@ -279,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client went away, which many a test wants
 
 
-def _serve_grpc(receiver: OtlpReceiver) -> tuple[Any, int]:
+def _serve_grpc(receiver: OtlpReceiver, port: int) -> tuple[Any, int]:
     grpc: Any = import_module("grpc")  # heavy, and most tests need HTTP alone
 
     def method(signal: str) -> Any:
@@ -300,7 +304,7 @@ def _serve_grpc(receiver: OtlpReceiver) -> tuple[Any, int]:
     for service, signal in _SERVICES.items():
         handler = grpc.method_handlers_generic_handler(service, {"Export": method(signal)})
         server.add_generic_rpc_handlers((handler,))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server, port
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from rollspan.exporters.otlp import RecordExporter, TraceExporter
 from rollspan.fold import fold_trace
 from rollspan.spandata import KIND_CLIENT, KIND_INTERNAL, FinishedTrace, Link, SpanData
+from rollspan.testing_receiver import OtlpReceiver
 
 RESOURCE = {
     "service.name": "trainer",
@@ -76,3 +78,19 @@ def session(number: int = 0, **root_attributes: Any) -> FinishedTrace:
         span(4, 2, "reward", 710, 890, **{"rl.reward.score": number / 7}),
     ]
     return FinishedTrace(spans, fold_trace(spans))
+
+
+PROTOCOLS = ["http/protobuf", "grpc"]
+KINDS = {"traces": TraceExporter, "logs": RecordExporter}
+
+
+def endpoint(receiver: OtlpReceiver, protocol: str) -> str:
+    return receiver.grpc_endpoint if protocol == "grpc" else receiver.endpoint
+
+
+def send(exporter: Any, traces: list[FinishedTrace], timeout: float = 10.0) -> Any:
+    """One export, after which the exporter is closed."""
+    try:
+        return exporter.export(traces, RESOURCE, timeout)
+    finally:
+        exporter.close()

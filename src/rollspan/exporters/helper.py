@@ -52,7 +52,7 @@ class Helper:
         job = self.submit(work)
         if not job.done.wait(timeout):
             self.leave_behind()
-            raise TimeoutError(f"no answer within {timeout:.3g} s")
+            raise TimeoutError(f"no answer within {timeout:.2g} s")
         return job.outcome()
 
     def submit(self, work: Callable[[], Any]) -> Job:
