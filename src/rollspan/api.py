@@ -58,7 +58,7 @@ class phase(Scope):  # noqa: N801 - used like a function
             return owner.start_span(name, current, self._attributes)  # type: ignore[no-any-return]
         step_span = context.current_step()
         if step_span is not None:
-            return step_span.owner.start_span(name, step_span, self._attributes)
+            return step_span.owner.start_span(name, step_span, self._attributes)  # type: ignore[no-any-return]
         health.warn_once(
             "api.no_session",
             "rollspan: phase %r has no session here and is not recorded; start one, or bring one along with "

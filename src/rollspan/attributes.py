@@ -181,11 +181,12 @@ def clean_into(target: dict[str, AttributeValue], new: Mapping[Any, Any], limit:
             or (kind is int and -_INT64 <= value < _INT64)
             or kind is bool
         ):
-            cleaned: AttributeValue | None = value
+            cleaned: AttributeValue = value
         else:
-            cleaned = clean(value, limit)
-            if cleaned is None:
+            made = clean(value, limit)
+            if made is None:
                 continue
+            cleaned = made
         if len(target) >= MAX_ATTRIBUTES and name not in target:
             health.count("attributes.dropped")
             continue

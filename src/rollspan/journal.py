@@ -195,7 +195,7 @@ class Journal:
         if active is None or self._spare is not None or active.used < active.size // 4:
             return
         with self._lock:
-            if self._spare is None and not self.abandoned:
+            if not self.abandoned:
                 self._spare = self._make(self._segment_bytes)
 
     # Reading.

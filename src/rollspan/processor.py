@@ -39,8 +39,6 @@ class RolloutSpanProcessor(SpanProcessor):
             if phase is None or runtime is None:
                 return
             context = span.get_span_context()
-            if context is None:
-                return
             if span.parent is None:
                 if phase == semconv.SESSION:
                     _PlainSession(runtime, span)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
 import itertools
 import multiprocessing.util
 import os
@@ -105,6 +107,9 @@ class Runtime:
             self._adopt()
         except Exception:  # noqa: BLE001
             health.internal_error("adopt")
+        if self.settings.records_exporters:
+            # Makes a resource, and a thread pool for it, when it is loaded: not possible once the program ends.
+            importlib.import_module("opentelemetry.sdk._logs")
         deliveries = [ThreadedDelivery(e, described, self.journal) for e in exporters.build(self.settings)]
         metrics = exporters.build_metrics(
             self.settings, described, open_sessions=lambda: len(self.live), health=health.counters
@@ -190,6 +195,11 @@ class Runtime:
             return True
         return self._worker.flush(time.monotonic() + (30.0 if timeout is None else timeout))
 
+    def wait_until_built(self) -> None:
+        """Let the worker load what it needs while the interpreter can still load it."""
+        if self._worker is not None and not self.abandoned:
+            self._worker.built.wait(self.settings.exit_timeout)
+
     def close(self, timeout: float | None) -> bool:
         """See `rollspan.shutdown`."""
         if self.abandoned:
@@ -240,6 +250,14 @@ def _after_fork() -> None:
         health.internal_error("fork")
 
 
+def _before_exit() -> None:
+    """Before Python stops making threads, which comes before the exit handlers."""
+    try:
+        switch.wait_until_built()
+    except Exception:  # noqa: BLE001
+        health.internal_error("exit")
+
+
 def _at_exit() -> None:
     try:
         switch.shutdown(None)
@@ -263,6 +281,10 @@ def _register_exit() -> None:
     _registered = True
     os.register_at_fork(after_in_child=_after_fork)
     atexit.register(_at_exit)
+    with contextlib.suppress(
+        AttributeError, RuntimeError
+    ):  # not public; without it very short programs deliver later
+        threading._register_atexit(_before_exit)  # type: ignore[attr-defined]  # noqa: SLF001
     multiprocessing.util.register_after_fork(_child, _finalize_in_child)
     if multiprocessing.parent_process() is not None:
         _finalize_in_child(_child)

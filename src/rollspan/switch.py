@@ -62,6 +62,12 @@ def configure(**arguments: Any) -> None:
         health.internal_error("configure")
 
 
+def wait_until_built() -> None:
+    """A program that ends right after its first session waits here for what that session's delivery loads."""
+    if _runtime is not None:
+        _runtime.wait_until_built()
+
+
 def flush(timeout: float | None) -> bool:
     """See `rollspan.flush`."""
     return _runtime.flush(timeout) if _runtime is not None else True

@@ -63,6 +63,7 @@ class Worker:
         self._ticking = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
+        self.built = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rollspan-worker", daemon=True)
 
     def start(self) -> None:
@@ -96,7 +97,10 @@ class Worker:
                 return
             if self._build is not None:
                 build, self._build = self._build, None
-                self._deliveries, self._metrics = build()
+                try:
+                    self._deliveries, self._metrics = build()
+                finally:
+                    self.built.set()
             self._checkpoint()
             while not self._journal.abandoned:
                 chunk, begins, ends = self._journal.read(self._head)
