@@ -9,6 +9,7 @@ with OtlpReceiver() as receiver:
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 import time
 import zlib
@@ -81,7 +82,9 @@ class Request:
 class OtlpReceiver:
     """Listens on free ports of the loopback while it is used as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: a server's context with a certificate, to listen by https instead of http."""
+        self._tls = tls
         self.requests: list[Request] = []
         """All requests in the order of their arrival, refused ones too."""
         self._changed = threading.Condition()
@@ -98,6 +101,8 @@ class OtlpReceiver:
             owner = receiver
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if self._tls is not None:
+            self._http.socket = self._tls.wrap_socket(self._http.socket, server_side=True)
         self._http.daemon_threads = True
         self._http.block_on_close = False  # a connection that hangs must not hold up the test
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
@@ -124,7 +129,8 @@ class OtlpReceiver:
         """Base address for OTLP over HTTP, such as `http://127.0.0.1:4318`."""
         if self._http is None:
             raise RuntimeError("the receiver is not listening: use it as `with OtlpReceiver() as receiver:`")
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._http.server_address[1]}"
 
     @property
     def grpc_endpoint(self) -> str:

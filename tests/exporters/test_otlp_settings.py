@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from opentelemetry import context
 
@@ -140,3 +145,39 @@ def test_missing_private_parts_are_noticed(receiver: OtlpReceiver) -> None:
     assert official.http_parts(http) is None and official.grpc_parts(grpc) is None
     del http._client
     assert official.http_parts(http) is None
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1 that nobody else trusts, with its key beside it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl")
+    key, made = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
+    subprocess.run([*command, *names], capture_output=True, check=True)
+    return made
+
+
+def test_the_certificate_of_the_environment_is_trusted(certificate: Path, monkeypatch: Any) -> None:
+    """TLS works with OTEL_EXPORTER_OTLP_CERTIFICATE, also beside a REQUESTS_CA_BUNDLE, and not without it."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    with OtlpReceiver(tls=server) as receiver:
+        untrusted = send(TraceExporter(endpoint=receiver.endpoint), [session()])
+        assert isinstance(untrusted, Retry) and "CERTIFICATE_VERIFY_FAILED" in untrusted.reason
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificate))
+        assert send(TraceExporter(endpoint=receiver.endpoint), [session()]) == Delivered()
+        assert len(receiver.spans()) == 4

@@ -32,7 +32,29 @@ def make(protocol: str, signal: str, endpoint: str | None) -> Any:
     if endpoint and protocol == "http":
         base = _SIGNAL_PATH.sub("", endpoint.rstrip("/")).rstrip("/")
         endpoint = f"{base if '://' in base else f'http://{base}'}/v1/{signal}"
-    return made(endpoint=endpoint)
+    exporter = made(endpoint=endpoint)
+    if protocol == "http":
+        _prefer_own_certificate(exporter)
+    return exporter
+
+
+def _prefer_own_certificate(exporter: Any) -> None:
+    """Let OTEL_EXPORTER_OTLP_CERTIFICATE count where REQUESTS_CA_BUNDLE is set as well.
+
+    requests lets its own variable beat the certificate that a session was given.
+    """
+    try:
+        session = exporter._client._transport._session
+        merge, certificate = session.merge_environment_settings, session.verify
+    except AttributeError:
+        return
+    if not isinstance(certificate, str):
+        return
+
+    def merge_with_certificate(url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        return merge(url, proxies, stream, certificate if verify is None else verify, cert)
+
+    session.merge_environment_settings = merge_with_certificate
 
 
 class HttpParts(NamedTuple):
