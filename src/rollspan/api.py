@@ -30,7 +30,7 @@ class phase(Scope):  # noqa: N801 - used like a function
 
     def __init__(self, name: str, /, **attributes: Any) -> None:
         self._entered = None
-        self._name = name
+        self._name = name if type(name) is str and name else str(name) or "_"
         self._attributes = attributes
 
     def __repr__(self) -> str:
@@ -43,13 +43,21 @@ class phase(Scope):  # noqa: N801 - used like a function
         if (switch._runtime if switch._decided else switch.runtime()) is None:  # noqa: SLF001 - off costs this
             self._entered = (None, None, self._entered)
             return NULL
-        return super().__enter__()
+        try:
+            span = self._start()
+            if span is None:
+                self._entered = (None, None, self._entered)
+                return NULL
+            self._entered = (span, _late().attach(span), self._entered)
+            return span
+        except Exception:  # noqa: BLE001
+            return self._failed("phase")
 
     def _start(self) -> RolloutSpan | None:
         if switch.runtime() is None:
             return None
         context = _late()
-        name = self._name if type(self._name) is str and self._name else str(self._name) or "_"
+        name = self._name
         current = context.current()
         if current is not None:
             owner: Any = current.owner

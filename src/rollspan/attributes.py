@@ -173,21 +173,21 @@ def _fit(key: Any) -> str:
 
 def clean_into(target: dict[str, AttributeValue], new: Mapping[Any, Any], limit: int) -> None:
     """Put the cleaned `new` attributes into `target`, which keeps at most `MAX_ATTRIBUTES`."""
+    crowded = len(target) + len(new) > MAX_ATTRIBUTES
     for key, value in new.items():
         name = key if key in _good_keys else _fit(key)
         kind = type(value)
         if (
-            (kind is str and len(value) <= limit and value.isascii())
+            (kind is str and value.isascii() and len(value) <= limit)
             or (kind is int and -_INT64 <= value < _INT64)
             or kind is bool
         ):
             cleaned: AttributeValue = value
+        elif value is None:
+            continue
         else:
-            made = clean(value, limit)
-            if made is None:
-                continue
-            cleaned = made
-        if len(target) >= MAX_ATTRIBUTES and name not in target:
+            cleaned = clean(value, limit)  # type: ignore[assignment]  # None for None alone
+        if crowded and len(target) >= MAX_ATTRIBUTES and name not in target:
             health.count("attributes.dropped")
             continue
         target[name] = cleaned

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qs, urlencode
 
+import orjson
 from opentelemetry import context as otel_context
 from opentelemetry import propagate
 from opentelemetry import trace as otel_trace
 
-from . import context, describe, health, ids, lines, owner, semconv
+from . import context, health, ids, lines, owner, semconv
 from .null import NULL
 from .scope import Scope
 from .span import RolloutSpan
@@ -62,6 +63,8 @@ class RemoteSession(TraceLog):
         self._about = about
         self._export_here = export_here
         super().__init__(runtime, runtime.tracer() if export_here else None)
+        # Numbers are its own process's to give; ids of another one's spans must only be unique.
+        self._indices = iter(lambda: f"{ids.span_id():016x}", "")
         self.collected: list[list[Any]] | None = [] if collect else None
         self.session_id = about["id"]
         self.status = semconv.PENDING
@@ -91,9 +94,6 @@ class RemoteSession(TraceLog):
             parent = current if current is not None and current.owner is self else self.root
         return self.start_span(name, parent, given)
 
-    def _new_ref(self) -> int | str:
-        return f"{ids.span_id():016x}"
-
     def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
         common = {semconv.SESSION_ID: self.session_id, semconv.PHASE: name, semconv.PARENT_PHASE: parent.name}
         return common if self.collected is not None else {**common, semconv.FOREIGN: True}
@@ -114,9 +114,7 @@ class RemoteSession(TraceLog):
                 **foreign,
                 **row[6],
             }
-            self.runtime.journal.append(
-                lines.frame(lines.PASSES, self.trace_hex, describe.dumps({"s": [row]}))
-            )
+            self.runtime.journal.append(lines.frame(lines.PASSES, self.trace_hex, orjson.dumps({"s": [row]})))
 
     def write(self, *, end_ns: int | None = None) -> None:
         """Nothing: its own process writes the session."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from . import health, semconv
 from .attributes import clean
 
@@ -125,8 +123,3 @@ def error_type(exc: BaseException | type[BaseException]) -> str:
     """The value of `error.type` for an exception: its class, qualified unless built in."""
     kind = exc if isinstance(exc, type) else type(exc)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def dumps(value: Any) -> bytes:
-    """JSON for the journal. Attributes were cleaned, so nothing in here can fail but a bug of ours."""
-    return orjson.dumps(value)

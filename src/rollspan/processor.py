@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
@@ -167,7 +168,7 @@ class _PlainSession:
         rows, self._rows = self._rows, []
         part = {"n": self._sequence, **part, "s": rows}
         self._sequence += 1
-        self._runtime.journal.append(lines.frame(kind, self._hex, describe.dumps(part)))
+        self._runtime.journal.append(lines.frame(kind, self._hex, orjson.dumps(part)))
 
     def checkpoint(self, older_than_ns: int) -> None:
         """Write what is finished so far."""

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from opentelemetry import trace as otel_trace
 
 from . import (
@@ -178,9 +179,7 @@ class Runtime:
             "s": session.rows_for_root(),
             "e": end_ns,
         }
-        from .describe import dumps  # noqa: PLC0415
-
-        raw = b" " * 43 + dumps(payload)
+        raw = b" " * 43 + orjson.dumps(payload)
         put_together = assemble(session.trace_hex, [Line(0, session.trace_hex, raw, 0)])
         if put_together is not None:
             folded = joiner.with_record(put_together.spans, export_spans=False).record

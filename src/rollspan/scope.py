@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import health
-from .null import NULL
+from .null import NULL, Null
 
 if TYPE_CHECKING:
     from .span import RolloutSpan
@@ -69,9 +69,12 @@ class Scope:
             self._entered = (span, self._attach(span), self._entered)
             return self._given(span)
         except Exception:  # noqa: BLE001
-            health.internal_error("scope.enter")
-            self._entered = (None, None, self._entered)
-            return NULL
+            return self._failed("scope")
+
+    def _failed(self, what: str) -> Null:
+        health.internal_error(f"{what}.enter")
+        self._entered = (None, None, self._entered)
+        return NULL
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         try:

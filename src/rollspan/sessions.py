@@ -103,7 +103,7 @@ class Session(TraceLog):
 
     def _mine(self, what: str) -> bool:
         """Whether this process may still change the session; says once why not."""
-        if self.abandoned:
+        if self.runtime.abandoned:
             health.warn_once(
                 "api.wrong_process",
                 "rollspan: %s is ignored: session %s belongs to the process that started it, or rollspan was shut down",
@@ -196,12 +196,13 @@ class Session(TraceLog):
         self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
     ) -> RolloutSpan | None:
         """Open a phase below the innermost one that is current, or None where the session is over."""
-        if not self._mine(f"phase({name!r})"):
+        if (self._ended or self.runtime.abandoned) and not self._mine("phase()"):
             return None
         if parent is None:
             current = context.current()
             parent = current if current is not None and current.owner is self else self.root
-        if self._wait is not None and self._wait[0] != semconv.POST_WAIT:
+        wait = self._wait
+        if wait is not None and wait[0] != semconv.POST_WAIT:
             with self.runtime.lock:  # whoever works on it no longer waits for a runner
                 self._close_wait(self.now())
         return self.start_span(name, parent, given)
@@ -219,7 +220,7 @@ class Session(TraceLog):
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """As `TraceLog.end_span`; the end of the last execution begins `post_wait`."""
-        if self.abandoned:
+        if self.runtime.abandoned:
             return False
         if span is self.root:
             if not self._ended:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from . import clock, describe, health, ids, lines, semconv
 from .span import RolloutSpan
@@ -49,7 +51,7 @@ class TraceLog:
         self.sampled = True
         self._changes: dict[str, Any] = {}
         self._links: list[Any] = []
-        self._indices = itertools.count(1)
+        self._indices: Iterator[int | str] = itertools.count(1)
         self._open: dict[int | str, RolloutSpan] = {}
         self._rows: list[list[Any]] = []
         self._kept: list[list[Any]] | None = None
@@ -102,10 +104,10 @@ class TraceLog:
         settings = self.runtime.settings
         if name in semconv.WAITS:  # those are ours to make
             name += "_"
-        start = self.now() if start_ns is None else start_ns
+        start = clock.monotonic_ns() + self.offset if start_ns is None else start_ns
         kind = KIND_CLIENT if name == semconv.GENERATE else KIND_INTERNAL
         if self.tracer is None:
-            span = RolloutSpan(self, self._new_ref(), name, parent, start, kind)
+            span = RolloutSpan(self, next(self._indices), name, parent, start, kind)
         else:
             span = self._mirrored(self.tracer, name, parent, start, kind)
         described = describe.phase_attributes(name, given, content=settings.capture_content)
@@ -113,9 +115,6 @@ class TraceLog:
             span._put(described, settings.attribute_max_bytes)  # noqa: SLF001
         self._open[span.ref] = span
         return span
-
-    def _new_ref(self) -> int | str:
-        return next(self._indices)
 
     def find_open(self, span_id: int) -> RolloutSpan:
         """The open span of this id, else the root."""
@@ -146,7 +145,7 @@ class TraceLog:
         """Close a phase; False where it was closed before (by hand, or with its session)."""
         if self._open.pop(span.ref, None) is None:
             return False
-        end = self.now() if end_ns is None else end_ns
+        end = clock.monotonic_ns() + self.offset if end_ns is None else end_ns
         if end < span.start_ns:
             health.warn_once(
                 "api.end_before_start",
@@ -206,7 +205,7 @@ class TraceLog:
             root = self.root
             if root.status:
                 part["st"] = [root.status, root.status_message]
-            payload = describe.dumps(part)
+            payload = orjson.dumps(part)
             del rows[: len(taken)]
             self.runtime.journal.append(lines.frame(kind, self.trace_hex, payload))
 
