@@ -214,5 +214,5 @@ async def test_the_server_leaves_with_its_parent() -> None:
     )
     assert process.stdout is not None
     assert b"port" in await process.stdout.readline()
-    assert await asyncio.wait_for(process.communicate(), timeout=30) == (b"", b"")
+    assert await asyncio.wait_for(process.communicate(b""), timeout=30) == (b"", b"")
     assert process.returncode == 0

@@ -10,7 +10,7 @@ import torch
 from rollspan.demo.config import DemoConfig
 from rollspan.demo.learner import group_advantages, pad
 from rollspan.demo.policy import Policy, dump_weights, load_weights
-from rollspan.demo.task import END, EQUALS, Task, next_digit, score, tasks
+from rollspan.demo.task import END, EQUALS, PADDING, Task, next_digit, score, tasks
 from rollspan.demo.trainer import should_accept
 from rollspan.demo.workflow import Trajectory
 
@@ -29,7 +29,8 @@ def test_tasks_depend_on_the_seed_alone() -> None:
         ([1, 2, 3, 3], 0.8),
         ([1, 2, 4, 4, END], 0.6),
         ([3, 1, 2, 3, END], 0.4),
-        ([EQUALS, 5, 5, 5, 5, 5], 0.0),
+        ([5, EQUALS, 5, 5, 5, 5, 5], 0.0),
+        ([END], 0.0),
     ],
 )
 def test_the_reward_is_the_share_of_tokens_in_their_place(answer: list[int], reward: float) -> None:
@@ -37,10 +38,10 @@ def test_the_reward_is_the_share_of_tokens_in_their_place(answer: list[int], rew
     assert score([3, 1, 2, 3], answer) == pytest.approx(reward)
 
 
-@pytest.mark.parametrize("answer", [[], [END]])
-def test_an_empty_answer_cannot_be_scored(answer: list[int]) -> None:
-    """The reward raises for an empty answer: rollouts fail so."""
-    with pytest.raises(ValueError, match="empty"):
+@pytest.mark.parametrize("answer", [[EQUALS, 1, 2, END], [PADDING, END]])
+def test_an_answer_that_begins_with_something_else_cannot_be_scored(answer: list[int]) -> None:
+    """The reward raises for an answer that begins with neither a digit nor the end: rollouts fail so."""
+    with pytest.raises(ValueError, match="begins with a digit"):
         score([1, 2], answer)
 
 

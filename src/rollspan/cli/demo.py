@@ -50,14 +50,16 @@ def command(context: click.Context, steps: int, out: Path) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(f"Training a tiny policy to sort digits; every rollout is traced into {out}")
+    console.print(
+        f"Training a tiny policy to sort digits; every rollout is traced into {out}", soft_wrap=True
+    )
 
     started = time.time()
     rollspan.configure(
         enabled=True, dir=str(out), journal_keep=True, system="rollspan-demo", algorithm="grpo"
     )
     rewards, finished = train(console, steps)
-    rollspan.shutdown(timeout=10)
+    delivered = rollspan.shutdown(timeout=10)
 
     records = [record for record in view.load(out) if record["submit_ts"] >= started]
     if not records:
@@ -67,6 +69,8 @@ def command(context: click.Context, steps: int, out: Path) -> None:
     for part in summary(records, rewards, out, console):
         console.print()
         console.print(part)
+    if not delivered:
+        console.print(f"Not everything has reached its endpoint yet: `rollspan recover {out}` tries again.")
     context.exit(0 if finished else INTERRUPTED)
 
 

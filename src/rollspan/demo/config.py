@@ -34,7 +34,9 @@ class DemoConfig:
     max_lag: int = 1  # weight versions between a rollout and the step that learns from it
 
     # Rollouts.
-    max_new_tokens: int = 12
+    max_prompt_tokens: int = 8
+    long_prompt_probability: float = 0.02  # that a task's prompt is longer
+    max_new_tokens: int = 8
     rollout_timeout_s: float = 3.0
-    tool_hang_probability: float = 0.015  # that a task's tool never answers
+    tool_hang_probability: float = 0.01  # that a task's tool never answers
     reward_workers: int = 1

@@ -38,7 +38,8 @@ def tasks(config: DemoConfig) -> Iterator[Task]:
     rng = random.Random(config.seed)
     task_id = 0
     while True:
-        digits = tuple(rng.randrange(10) for _ in range(config.digits))
+        too_long = rng.random() < config.long_prompt_probability
+        digits = tuple(rng.randrange(10) for _ in range(config.digits * (3 if too_long else 1)))
         yield Task(task_id, digits, tool_hangs=rng.random() < config.tool_hang_probability)
         task_id += 1
 
@@ -47,10 +48,10 @@ def tasks(config: DemoConfig) -> Iterator[Task]:
 def score(digits: Sequence[int], answer: Sequence[int]) -> float:
     """Share of the tokens of `answer` (END included) that stand where they should, 0 to 1.
 
-    Raises ValueError for an empty answer.
+    Raises ValueError for an answer that begins with neither a digit nor END.
     """
-    if not answer or answer[0] == END:
-        raise ValueError("the answer is empty: there is nothing to score")
+    if answer[0] in (EQUALS, PADDING):
+        raise ValueError(f"an answer begins with a digit, not with token {answer[0]}")
     wanted = [*sorted(digits), END]
     reward = sum(given == right for given, right in zip(answer, wanted, strict=False)) / len(wanted)
     rollspan.record_reward(reward, "sorted")

@@ -39,7 +39,9 @@ class SortWorkflow:
         self._scorers = scorers
 
     async def run(self, task: Task) -> Trajectory | None:
-        """The finished rollout; None when the policy did not come to an end."""
+        """The finished rollout; None for a prompt that is too long for the policy."""
+        if len(task.prompt) > self._config.max_prompt_tokens:
+            return None
         trajectory = Trajectory([], [], [])
         trajectory.append(task.prompt)
         answer = await self._write(trajectory, stop=[END, TOOL])
@@ -50,8 +52,6 @@ class SortWorkflow:
             trajectory.append([digit])
             answer.append(digit)
             answer += await self._write(trajectory, stop=[END])
-        if answer[-1] != END:
-            return None
         loop = asyncio.get_running_loop()
         trajectory.reward = await loop.run_in_executor(self._scorers, score, task.digits, answer)
         return trajectory
