@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -69,6 +69,7 @@ def test_no_bar_is_invisible_or_too_long(
 
 
 @given(st.floats(0, 1e7), st.integers(8, 200), st.booleans())
+@example(75.0, 143, False)  # five seconds a tick, and labels of a minute and more
 def test_the_axis_fits_and_its_labels_keep_apart(length: float, width: int, ascii_only: bool) -> None:
     """Labels and ruler have the width of the bars, and no label runs into the next."""
     labels, ruler = axis(length, width, ascii_only)

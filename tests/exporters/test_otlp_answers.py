@@ -141,7 +141,7 @@ def test_an_answer_that_trickles_in_holds_nobody_up() -> None:
         answers = [exporter.export([session()], RESOURCE, 0.1) for _ in range(8)]
         exporter.close()
         assert all(isinstance(answer, Retry) for answer in answers)
-        assert answers[0].reason == "no answer within 0.1 s"
+        assert answers[0].reason.startswith("no answer within ")
         assert "still hang" in answers[-1].reason
         assert helpers() - before <= 3
         listening.shutdown(socket.SHUT_RDWR)

@@ -91,7 +91,7 @@ def _step(length: float, width: int) -> float | None:
             return None
         if step > length:
             return length
-        times = range(1, min(9, int(length / step)) + 1)
+        times = range(1, min(width, int(length / step)) + 1)
         widest = max(len(duration(time * step, trim=True)) for time in times)
         if step / length * width >= widest + 4:
             return step
