@@ -221,6 +221,7 @@ import os, signal, rollspan
 old = rollspan.start_session(task_id="old")
 with old.execution(), rollspan.phase("generate"):
     pass
+step = rollspan.step(7).__enter__()
 for i in range(9000):
     s = rollspan.start_session(task_id=i)
     with s.execution(), rollspan.phase("generate", note="x" * 600):
@@ -248,3 +249,18 @@ os.kill(os.getpid(), signal.SIGKILL)
     (old,) = [r for r in found if r["task_id"] == "old"]
     assert old["status"] == "accepted"
     assert "generate" in old["phases"]
+
+
+def test_an_open_step_survives_a_kill(run_program: Run, tmp_path: Path) -> None:
+    """A step that was open when its process died is a trace of its own after recovery."""
+    source = """
+import os, signal, rollspan
+rollspan.step(7).__enter__()
+with rollspan.phase("train"): pass
+rollspan.start_session(task_id=1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run_program(source, env={"ROLLSPAN_JOURNAL_KEEP": "1"}, check=False)
+    assert recover(tmp_path / "data").returncode == 0
+    (record,) = read(tmp_path / "data")
+    assert record["links"] == {"dispatch_step": 7}

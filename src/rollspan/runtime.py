@@ -92,6 +92,7 @@ class Runtime:
             self.journal,
             self.lock,
             self.live,
+            is_open=lambda trace: trace in self.live or trace in self.steps,
             build=lambda: self._build(described),
             max_bytes=settings.journal_max_bytes,
             checkpoint_interval=settings.checkpoint_interval,

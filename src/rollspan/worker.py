@@ -37,6 +37,7 @@ class Worker:
         lock: threading.RLock,
         live: Mapping[int, LiveTrace],
         *,
+        is_open: Callable[[int], bool],
         build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]],
         max_bytes: int,
         checkpoint_interval: float,
@@ -44,10 +45,14 @@ class Worker:
         keep: bool,
         save_cursors: Callable[[Mapping[str, Position]], None],
     ) -> None:
-        """`build` makes deliveries and metrics, in the worker's thread: loading them takes a while."""
+        """`build` makes deliveries and metrics, in the worker's thread: loading them takes a while.
+
+        `live` are the open sessions, by trace id; `is_open` knows the open steps as well.
+        """
         self._journal = journal
         self._lock = lock
         self._live = live
+        self._is_open = is_open
         self._build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]] | None = build
         self._deliveries: Sequence[ThreadedDelivery] = ()
         self._metrics: MetricsSink | None = None
@@ -164,7 +169,7 @@ class Worker:
             if trace.first_segment > segment.number:
                 continue
             with self._lock:
-                if int(trace_hex, 16) not in self._live:
+                if not self._is_open(int(trace_hex, 16)):
                     continue  # its last line is written and will be read next: it is in memory until then
                 trace.carried = True
                 for line in trace.lines:
@@ -182,7 +187,7 @@ class Worker:
                 if missed:
                     delivery.lose(missed, "journal_full", f"the journal's {self._max_bytes} bytes are full")
         self._carry(segment)
-        self._journal.release(segment, None)
+        self._journal.release(segment, self._disk if self._keep else None)
 
     # Flushing and ending.
 
