@@ -58,8 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_every_status_and_every_reason_occurs(run: Run) -> None:
     """A default run ends rollouts in every way there is, short of a process that dies."""
     endings = {(record["status"], record.get("rejection_reason")) for record in run.records}
-    assert endings - {("failed", None)} >= EVERY_ENDING or endings == EVERY_ENDING
-    assert {record["status"] for record in run.records} == {status for status, _ in EVERY_ENDING}
+    assert endings == EVERY_ENDING
 
 
 def test_some_accepted_rollouts_are_left_over(run: Run) -> None:
@@ -169,7 +168,7 @@ def test_interrupted_it_shows_what_was_recorded(tmp_path: Path, number: signal.S
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("step 5/1000"):
+        if line.startswith("step 1/1000"):
             break
     os.killpg(process.pid, number)  # as a terminal does: the whole foreground group
     shown, complaints = process.communicate(timeout=60)

@@ -66,11 +66,9 @@ def command(context: click.Context, steps: int, out: Path) -> None:
         raise click.ClickException(f"no rollout was recorded in {out}; `rollspan doctor` says what is wrong")
     if not finished:
         console.print("Interrupted; this is what was recorded until then.")
-    for part in summary(records, rewards, out, console):
+    for part in summary(records, rewards, out, console, delivered=delivered):
         console.print()
-        console.print(part)
-    if not delivered:
-        console.print(f"Not everything has reached its endpoint yet: `rollspan recover {out}` tries again.")
+        console.print(part, soft_wrap=isinstance(part, Text))  # paths and addresses stay whole
     context.exit(0 if finished else INTERRUPTED)
 
 
@@ -86,7 +84,7 @@ def train(console: Console, steps: int) -> tuple[list[float], bool]:
 
 
 def summary(
-    records: list[view.Record], rewards: list[float], out: Path, console: Console
+    records: list[view.Record], rewards: list[float], out: Path, console: Console, *, delivered: bool
 ) -> list[RenderableType]:
     """The parts shown at the end."""
     from rollspan.demo.report import reward_chart  # noqa: PLC0415
@@ -96,28 +94,29 @@ def summary(
     if rewards:
         ascii_only = not console.encoding.startswith("utf")
         parts.append(reward_chart(rewards, min(console.width, 100), ascii_only=ascii_only))
-    return [*parts, what_next(out, str(slowest["trace_id"]))]
+    return [*parts, what_next(out, str(slowest["trace_id"]), delivered=delivered)]
 
 
-def what_next(out: Path, trace_id: str) -> Text:
+def what_next(out: Path, trace_id: str, *, delivered: bool) -> Text:
     """Where everything is, and how to see it in a tracing backend."""
-    text = Text("Written\n", "bold")
+    text = Text()
+    text.append("Written\n", "bold")
     for path in [*sorted(out.glob("sessions-*.jsonl")), out / "journal"]:
         text.append(f"  {path}\n")
     text.append("Look again\n", "bold")
     text.append(f"  rollspan show {out} --slowest 5\n  rollspan show {out} --session {trace_id}\n")
-    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_ENDPOINT"
     )
-    if endpoint:
-        text.append("In Jaeger\n", "bold")
-        text.append(f"  Traces went to {endpoint}. Search for this id, the slowest rollout: {trace_id}\n")
-        text.append(f"  With Jaeger on this machine: http://localhost:16686/trace/{trace_id}")
-    else:
-        text.append("See the traces in Jaeger\n", "bold")
+    text.append("See the traces in Jaeger\n", "bold")
+    if not endpoint:
         text.append(
             "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger\n"
             f"  rollspan replay {out} --endpoint http://localhost:4318\n"
-            f"  then open http://localhost:16686/trace/{trace_id}"
         )
+    elif delivered:
+        text.append(f"  they went to {endpoint}; search there for the id of the slowest: {trace_id}\n")
+    else:
+        text.append(f"  some have not reached {endpoint} yet; rollspan recover {out} sends the rest\n")
+    text.append(f"  with Jaeger on this machine: http://localhost:16686/trace/{trace_id}")
     return text

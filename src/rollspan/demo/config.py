@@ -21,15 +21,15 @@ class DemoConfig:
     entropy_bonus: float = 0.005
 
     # The size of a step.
-    groups_per_step: int = 12
+    groups_per_step: int = 10
     group_size: int = 8
     spare_samples: int = 1  # beyond group_size; whoever still runs when the group is full is cancelled
     smallest_group: int = 3  # a group with fewer accepted rollouts teaches nothing
     groups_looked_at: int = 60  # in search of groups_per_step useful ones
 
     # How far rollouts may run ahead of training.
-    groups_ahead: int = 26
-    queue_size: int = 224  # rollouts; less than groups_ahead asks for at the start
+    groups_ahead: int = 22
+    queue_size: int = 190  # rollouts; less than groups_ahead asks for at the start
     runners: int = 24  # rollouts running at the same time
     max_lag: int = 1  # weight versions between a rollout and the step that learns from it
 

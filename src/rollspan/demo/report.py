@@ -61,7 +61,9 @@ class Watch:
             f"{counts.running} running, {counts.finished} finished"
         )
         self._live.update(self._bar, advance=1, description=line)
-        if self._live.disable and (report.step % 5 == 4 or report.step + 1 == self._steps):
+        if self._live.disable and (
+            report.step == 0 or report.step % 5 == 4 or report.step + 1 == self._steps
+        ):
             self._console.print(f"step {report.step + 1}/{self._steps}  {line}")
 
 
@@ -70,7 +72,7 @@ def reward_chart(rewards: Sequence[float], width: int, *, ascii_only: bool = Fal
     shown = fit(rewards, max(width - 8, 1))
     top = max(*shown, 0.1)
     blocks = ASCII_BLOCKS if ascii_only else BLOCKS
-    text = Text("reward of each step\n", "bold")
+    text = Text.assemble(("reward of each step\n", "bold"))
     for row in reversed(range(HEIGHT)):
         label = f"{top * (row + 1) / HEIGHT:5.2f} " if row % 2 else " " * 6
         levels = (round((reward / top * HEIGHT - row) * 8) for reward in shown)
