@@ -31,7 +31,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build rollspan-data
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build rollspan-data rollspan-demo
 
 # A stamp is as new as the last installation, so the second time is quick; a changed pyproject.toml renews it.
 $(VENV)/.created:

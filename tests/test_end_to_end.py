@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -304,7 +303,7 @@ with rollspan.session(task_id=1), rollspan.phase("generate") as span:
     got = httpx.get(f"http://127.0.0.1:{server.server_port}/").text
     assert got.split("-")[1] == f"{span.get_span_context().trace_id:032x}", got
 """
-    launcher = os.path.join(os.path.dirname(sys.executable), "opentelemetry-instrument")
+    launcher = str(Path(sys.executable).parent / "opentelemetry-instrument")
     run_program(
         program,
         env={

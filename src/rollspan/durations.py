@@ -38,20 +38,21 @@ def measure_waits(
     sums: dict[str, int] = {}
     intervals: list[Interval] = []
     free = start
-    handed_over = left_queue = None
+    begun_waiting = left_queue = None
     for begun, ended, name in waits:
         since = begun if begun > free else free
         free = ended if ended > since else since
         field = _WAIT_FIELDS[name]
         sums[field] = sums.get(field, 0) + free - since
         intervals.append((since, free))
-        if name == semconv.RUNNER_WAIT and handed_over is None:
-            handed_over = since
+        if name == semconv.RUNNER_WAIT and begun_waiting is None:
+            begun_waiting = since
         elif name == semconv.QUEUE_WAIT and left_queue is None:
             left_queue = free
-    if handed_over is None and left_queue is not None and work and work[-1][0] >= left_queue:
-        handed_over = left_queue
-    return sums, intervals, handed_over
+    if left_queue is None:
+        return sums, intervals, begun_waiting
+    went_on = begun_waiting is not None or (bool(work) and work[-1][0] >= left_queue)
+    return sums, intervals, left_queue if went_on else None
 
 
 def measure_phases(work: Sequence[Work], record: Record) -> dict[str, list[dict[str, float]]]:

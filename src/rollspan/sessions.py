@@ -344,15 +344,9 @@ class Session(TraceLog):
                 if status == semconv.FAILED:
                     text = str(exc) if exc is not None and self.runtime.settings.capture_content else None
                     self.root.set_status(Status(StatusCode.ERROR, text))
-                if (
-                    self._wait is None
-                    and not self._executing
-                    and not self._block
-                    and status == semconv.ACCEPTED
-                ):
-                    self._open_wait(semconv.POST_WAIT, self.now())
                 if status == semconv.ACCEPTED:
                     if not self._block:
+                        self._wait_for_trainer()
                         self.write()
                 else:
                     self._end_soon()
@@ -365,6 +359,14 @@ class Session(TraceLog):
         if reason is not None:
             changes[semconv.REASON] = reason
         self.root._put(changes, self.runtime.settings.attribute_max_bytes)  # noqa: SLF001
+
+    def _wait_for_trainer(self) -> None:
+        """Accepted without an execution that still runs, or that has just ended: `post_wait` begins here."""
+        if self._executing or (self._wait is not None and self._wait[0] == semconv.POST_WAIT):
+            return
+        now = self.now()
+        self._close_wait(now)
+        self._open_wait(semconv.POST_WAIT, now)
 
     # The end.
 

@@ -101,9 +101,9 @@ class Worker:
             if self._stopping:
                 return
             if self._build is not None:
-                build, self._build = self._build, None
                 try:
-                    self._deliveries, self._metrics = build()
+                    self._deliveries, self._metrics = self._build()
+                    self._build = None  # a failed one is tried again with the next tick
                 finally:
                     self.built.set()
             self._checkpoint()
@@ -199,12 +199,12 @@ class Worker:
         for delivery in self._deliveries:
             delivery.hurry()
         while time.monotonic() < deadline:
-            if all(d.caught_up(end) for d in self._deliveries):
+            if self._build is None and all(d.caught_up(end) for d in self._deliveries):
                 if self._metrics is not None:
                     self._metrics.flush(max(deadline - time.monotonic(), 0.0))
                 return True
             time.sleep(0.005)
-        return all(d.caught_up(end) for d in self._deliveries)
+        return self._build is None and all(d.caught_up(end) for d in self._deliveries)
 
     def _tick_until(self, deadline: float) -> bool:
         """Run one tick in the worker's thread or in ours, whichever is free; False if the deadline passed."""
@@ -231,7 +231,7 @@ class Worker:
         if self._metrics is not None:
             self._metrics.close(max(deadline - time.monotonic(), 0.0))
         end = self._journal.end
-        delivered = all(d.caught_up(end) for d in self._deliveries)
+        delivered = self._build is None and all(d.caught_up(end) for d in self._deliveries)
         self._save_cursors({d.name: d.cursor for d in self._deliveries})
         for delivery in self._deliveries:
             if delivery.caught_up(end):  # else its thread may still be in it

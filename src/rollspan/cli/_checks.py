@@ -173,10 +173,10 @@ def notes(settings: config.Settings, environ: Mapping[str, str], problems: list[
         found.append("OTEL_SDK_DISABLED=true switches rollspan off together with OpenTelemetry.")
     sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip()
     if sampler not in _COMPLETE_SAMPLERS:
-        (problems if settings.spans == "sdk" else found).append(
-            f"OTEL_TRACES_SAMPLER={sampler}: by rollspan's own route every session has its record. "
-            "If the program sets an SDK tracer provider (opentelemetry-instrument does), records are "
-            "incomplete: sessions that the sampler drops have none. ROLLSPAN_SPANS=light avoids that."
+        found.append(
+            f"OTEL_TRACES_SAMPLER={sampler}: traces are sampled; every session made by rollspan's API has its "
+            "record all the same. Sessions made of spans of the plain OpenTelemetry API have none where the "
+            "sampler drops them."
         )
     limit = environ.get("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT") or environ.get("OTEL_ATTRIBUTE_COUNT_LIMIT") or ""
     if limit.strip().isdigit() and int(limit) < 128:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 import orjson
 
-from rollspan import view
+from rollspan import recovery, view
 from rollspan.cli._output import print_parts, write_lines
 from rollspan.record import Record, to_line
 
@@ -126,9 +126,7 @@ def _show_open(context: click.Context, path: str, as_json: bool) -> None:
         raise click.UsageError(
             f"--open looks at a running job's directory (its ROLLSPAN_DIR); {path} is none."
         )
-    from rollspan.recovery import open_sessions
-
-    sessions: list[Mapping[str, Any]] = view.by_age(open_sessions(Path(path)))
+    sessions: list[Mapping[str, Any]] = view.by_age(recovery.open_sessions(Path(path)))
     if not sessions:
         _give_up(
             context,
