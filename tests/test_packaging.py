@@ -90,7 +90,7 @@ def test_the_wheel_holds_what_start_up_needs(wheel: Path) -> None:
         entries = archive.read(points).decode()
     assert {"rollspan.pth", "rollspan.start", "rollspan/py.typed", "rollspan/autostart.py"} <= names
     assert not [name for name in names if name.startswith(("tests/", "docs/", "packaging/", "src/"))]
-    assert "[opentelemetry_instrumentor]\nrollspan = rollspan.autostart:RolloutInstrumentor" in entries
+    assert "[opentelemetry_instrumentor]\nrollspan = rollspan.instrumentor:RolloutInstrumentor" in entries
     assert "[console_scripts]\nrollspan = rollspan.cli.main:main" in entries
 
 

@@ -213,7 +213,7 @@ def test_the_instrumentor_can_be_undone(tmp_path: Path) -> None:
     """`uninstrument` takes back what `instrument` put into the environment."""
     pytest.importorskip("opentelemetry.instrumentation")
     code = (
-        "import json, os\nfrom rollspan.autostart import RolloutInstrumentor\n"
+        "import json, os\nfrom rollspan.instrumentor import RolloutInstrumentor\n"
         "one = RolloutInstrumentor(); one.instrument(); on = os.environ.get('ROLLSPAN_ENABLED')\n"
         "one.uninstrument(); print(json.dumps([on, os.environ.get('ROLLSPAN_ENABLED')]))"
     )

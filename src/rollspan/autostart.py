@@ -11,11 +11,8 @@ import os
 TYPE_CHECKING = False  # `typing` itself would double the time that a child's start-up takes
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from .config import Resolved
-
-    RolloutInstrumentor: type[Any]
 
 _OFF = frozenset({"", "0", "false", "no", "off"})
 
@@ -63,12 +60,3 @@ def _failed() -> None:
         health.internal_error("autostart")
     except Exception:  # noqa: BLE001 - start-up must go on, whatever is left of rollspan
         return
-
-
-def __getattr__(name: str) -> Any:
-    # The base class is asked for by `opentelemetry-instrument` alone; start-up must not load it.
-    if name == "RolloutInstrumentor":
-        from ._instrumentor import RolloutInstrumentor  # noqa: PLC0415 - start-up loads what it needs and no more
-
-        return RolloutInstrumentor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

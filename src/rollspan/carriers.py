@@ -22,7 +22,7 @@ from .tracelog import TraceLog
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-    from .runtime import Runtime
+    from .machinery import Machinery
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -51,7 +51,7 @@ class RemoteSession(TraceLog):
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: Machinery,
         parent: SpanContext,
         about: Mapping[str, str],
         *,
@@ -144,7 +144,7 @@ class RemoteSession(TraceLog):
 
 
 def extract(
-    runtime: Runtime, carrier: Mapping[str, str], *, collect: bool = False, export_here: bool = True
+    runtime: Machinery, carrier: Mapping[str, str], *, collect: bool = False, export_here: bool = True
 ) -> RolloutSpan | None:
     """The span to make current for what a carrier brought, or None (said once) where it brought no session."""
     raw = {str(key).lower(): value for key, value in carrier.items()}

@@ -12,7 +12,7 @@ from . import describe, health, lines, semconv, switch
 from .attributes import clean_into
 
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from .machinery import Machinery
 
 
 def attach(provider: TracerProvider) -> None:
@@ -88,7 +88,7 @@ def _ref(span_id: int) -> str:
     return f"{span_id:016x}"
 
 
-def _row(span: ReadableSpan, runtime: Runtime, *, end_ns: int | None = None) -> list[Any]:
+def _row(span: ReadableSpan, runtime: Machinery, *, end_ns: int | None = None) -> list[Any]:
     """A journal row; `end_ns` clips a span that is still open."""
     attributes: dict[str, Any] = {}
     clean_into(attributes, span.attributes or {}, runtime.settings.attribute_max_bytes)
@@ -115,7 +115,7 @@ def _row(span: ReadableSpan, runtime: Runtime, *, end_ns: int | None = None) -> 
 class _PlainSession:
     """A session whose root and phases are another tracer's spans."""
 
-    def __init__(self, runtime: Runtime, root: Span) -> None:
+    def __init__(self, runtime: Machinery, root: Span) -> None:
         context = root.get_span_context()
         assert context is not None
         self._runtime = runtime

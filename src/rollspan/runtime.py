@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import importlib
 import itertools
-import multiprocessing.util
 import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,28 +18,25 @@ from . import (
     config,
     exporters,
     health,
-    ids,
     joiner,
+    lines,
     owner,
     place,
     record,
     recovery,
     resource,
     semconv,
-    switch,
 )
 from .delivery import ThreadedDelivery
 from .journal import Journal
-from .lines import Line, assemble
 from .sampling import sampler_from_environment
 from .worker import Worker
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from .config import Settings
-    from .sessions import Session
-    from .span import RolloutSpan
-    from .steps import Step
-    from .tracelog import TraceLog
+    from .machinery import OpenTrace
 
 _ENDPOINT_VARIABLES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -65,19 +59,20 @@ def endpoints(settings: Settings) -> dict[str, str]:
 class Runtime:
     """Everything that sessions share. Threads and files come with the first session, not before."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, attach: Callable[[TracerProvider], None]) -> None:
+        """`attach` puts our processor among the processors of a user's provider."""
         self.settings = settings
+        self._attach = attach
         self.lock = threading.RLock()
         self.request_ids = itertools.count()
         self.live: dict[int, Any] = {}
-        self.steps: dict[int, Step] = {}
+        self.steps: dict[int, OpenTrace] = {}
         self.abandoned = False
         self._sampler = sampler_from_environment()
         self._owner: owner.Owner | None = None
         self._worker: Worker | None = None
         self.journal = Journal(self.lock, self._open, wake=self._wake)
         self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
-        _register_exit()
 
     # Starting, with the first line.
 
@@ -146,9 +141,7 @@ class Runtime:
             return None
         if provider not in self._attached:
             self._attached.add(provider)
-            from .processor import attach  # noqa: PLC0415
-
-            attach(provider)
+            self._attach(provider)
         from . import __version__  # noqa: PLC0415
 
         return provider.get_tracer(semconv.SCOPE_NAME, __version__)
@@ -157,7 +150,7 @@ class Runtime:
         """Whether our own route exports this trace's spans; its record goes out all the same."""
         return self._sampler is None or self._sampler(trace_id)
 
-    def only_open_step(self) -> RolloutSpan | None:
+    def only_open_step(self) -> Any:
         """The step that is open in this process, where there is just one: executors call from other threads."""
         steps = self.steps
         if len(steps) != 1:
@@ -167,25 +160,11 @@ class Runtime:
         except (StopIteration, RuntimeError):  # ended meanwhile
             return None
 
-    def complete_root(self, session: Session, end_ns: int) -> None:
-        """Put on a real root span what the session came to, while it can still be changed."""
-        mirror = session.root.mirror
-        if mirror is None:
-            return
-        payload = {
-            "n": 0,
-            "t": session.root.start_ns,
-            "r": session.root.ref,
-            "a": session.root.attributes,
-            "s": session.rows_for_root(),
-            "e": end_ns,
-        }
-        raw = b" " * 43 + orjson.dumps(payload)
-        put_together = assemble(session.trace_hex, [Line(0, session.trace_hex, raw, 0)])
-        if put_together is not None:
-            folded = joiner.with_record(put_together.spans, export_spans=False).record
-            if folded is not None:
-                mirror.set_attributes(record.root_attributes(folded))
+    def root_sums(self, trace_hex: bytes, part: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a whole session, given as one journal line's object, came to: attributes for its root."""
+        (line,) = lines.split(lines.frame(lines.ENDS, trace_hex, orjson.dumps(part)))
+        finished = joiner.finish(trace_hex, [line])
+        return {} if finished is None or finished.record is None else record.root_attributes(finished.record)
 
     # Ending.
 
@@ -225,9 +204,9 @@ class Runtime:
         return delivered
 
     @staticmethod
-    def _end(trace: TraceLog) -> None:
+    def _end(trace: OpenTrace) -> None:
         try:
-            trace.abort(semconv.CANCELLED)  # type: ignore[attr-defined]
+            trace.abort(semconv.CANCELLED)
         except Exception:  # noqa: BLE001
             health.internal_error("runtime.close")
 
@@ -238,57 +217,4 @@ class Runtime:
         self.journal.abandon()
         if self._owner is not None:
             self._owner.abandon()
-        return Runtime(self.settings)
-
-
-def _after_fork() -> None:
-    try:
-        health.after_fork()
-        ids.forget()
-        switch.renew_after_fork()
-    except Exception:  # noqa: BLE001
-        health.internal_error("fork")
-
-
-def _before_exit() -> None:
-    """Before Python stops making threads, which comes before the exit handlers."""
-    try:
-        switch.wait_until_built()
-    except Exception:  # noqa: BLE001
-        health.internal_error("exit")
-
-
-def _at_exit() -> None:
-    try:
-        switch.shutdown(None)
-    except Exception:  # noqa: BLE001
-        health.internal_error("exit")
-
-
-class _Child:
-    """What multiprocessing calls its after-fork hook with; the hook must not keep anything else alive."""
-
-
-_child = _Child()
-_registered = False
-
-
-def _register_exit() -> None:
-    """Children of multiprocessing run no atexit handlers but finalizers, and clear those that a fork inherits."""
-    global _registered  # noqa: PLW0603
-    if _registered:
-        return
-    _registered = True
-    os.register_at_fork(after_in_child=_after_fork)
-    atexit.register(_at_exit)
-    with contextlib.suppress(
-        AttributeError, RuntimeError
-    ):  # not public; without it very short programs deliver later
-        threading._register_atexit(_before_exit)  # type: ignore[attr-defined]  # noqa: SLF001
-    multiprocessing.util.register_after_fork(_child, _finalize_in_child)
-    if multiprocessing.parent_process() is not None:
-        _finalize_in_child(_child)
-
-
-def _finalize_in_child(_: object) -> None:
-    multiprocessing.util.Finalize(None, _at_exit, exitpriority=10)
+        return Runtime(self.settings, self._attach)

@@ -19,7 +19,7 @@ from .tracelog import TraceLog
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from .runtime import Runtime
+    from .machinery import Machinery
     from .stats import RolloutStats
 
 _CANCELLATIONS = (
@@ -47,7 +47,7 @@ class Session(TraceLog):
     )
 
     def __init__(
-        self, runtime: Runtime, given: Mapping[str, Any], *, block: bool, tracer: Tracer | None = None
+        self, runtime: Machinery, given: Mapping[str, Any], *, block: bool, tracer: Tracer | None = None
     ) -> None:
         """`block`: the whole life is one `with` block, which has no waits. Else the queue begins now."""
         super().__init__(runtime, tracer)
@@ -425,7 +425,7 @@ class Session(TraceLog):
             self.end_span(span, end, late=True)
         self.root._put({semconv.CONSUMED: bool(self._consumed)}, 64)  # noqa: SLF001
         if self.root.mirror is not None:
-            self.runtime.complete_root(self, end)
+            self._complete_mirror(end)
         self.root.ended = True
         self.runtime.live.pop(self.trace_int, None)
         self.write(end_ns=end)
@@ -449,9 +449,19 @@ class Session(TraceLog):
             if self.status != semconv.PENDING and not self._open:
                 self.write()
 
-    def rows_for_root(self) -> list[list[Any]]:
-        """All finished spans, kept only where a real root span must be told what they came to."""
-        return self._kept or []
+    def _complete_mirror(self, end: int) -> None:
+        """Tell a real root span what the session came to, while it can still be changed."""
+        root = self.root
+        if root.mirror is not None:
+            part = {
+                "n": 0,
+                "t": root.start_ns,
+                "r": root.ref,
+                "a": root.attributes,
+                "s": self._kept,
+                "e": end,
+            }
+            root.mirror.set_attributes(self.runtime.root_sums(self.trace_hex, part))
 
     def carrier(self) -> dict[str, str]:
         """What takes this session to another process; see `rollspan.carrier`."""

@@ -11,7 +11,7 @@ from .tracelog import TraceLog
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from .runtime import Runtime
+    from .machinery import Machinery
 
 _TALLIES = {semconv.LINK_DISPATCH: semconv.STEP_DISPATCHED, semconv.LINK_CONSUME: semconv.STEP_CONSUMED}
 
@@ -24,7 +24,7 @@ class Step(TraceLog):
     root_name = semconv.STEP_NAME
 
     def __init__(
-        self, runtime: Runtime, number: Any, attributes: dict[str, Any], tracer: Tracer | None
+        self, runtime: Machinery, number: Any, attributes: dict[str, Any], tracer: Tracer | None
     ) -> None:
         super().__init__(runtime, tracer)
         self.number = number
@@ -80,6 +80,9 @@ class Step(TraceLog):
             self.write(end_ns=end)
             if self.root.mirror is not None:
                 self.root.mirror.end(end)
+
+    def checkpoint(self, older_than_ns: int) -> None:
+        """Nothing: a step's first line is enough to find it again."""
 
     def abort(self, reason: str) -> None:
         """The process ends in good order inside the step."""

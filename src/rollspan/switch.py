@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from . import config, health
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from .runtime import Runtime
 
 _lock = threading.RLock()
@@ -37,9 +39,23 @@ def _start(resolved: config.Resolved) -> None:
         _set(None)
         return
     config.report(resolved)
-    from .runtime import Runtime  # noqa: PLC0415 - loads OpenTelemetry
+    _set(_made(settings))
 
-    _set(Runtime(settings))
+
+def _made(settings: config.Settings) -> Runtime:
+    from . import lifecycle  # noqa: PLC0415 - these load OpenTelemetry, and much else
+    from .runtime import Runtime  # noqa: PLC0415
+
+    lifecycle.register(
+        before_exit=wait_until_built, at_exit=lambda: shutdown(None), after_fork=_renew_after_fork
+    )
+    return Runtime(settings, _attach)
+
+
+def _attach(provider: TracerProvider) -> None:
+    from .processor import attach  # noqa: PLC0415
+
+    attach(provider)
 
 
 def _set(new: Runtime | None) -> None:
@@ -81,10 +97,14 @@ def shutdown(timeout: float | None) -> bool:
     return old.close(timeout) if old is not None else True
 
 
-def renew_after_fork() -> None:
+def _renew_after_fork() -> None:
     """In a forked child: the parent's machinery is not ours; one like it is made when it is needed."""
+    from . import ids  # noqa: PLC0415
+
     global _lock  # noqa: PLW0603
     _lock = threading.RLock()
+    health.after_fork()
+    ids.forget()
     if _runtime is not None:
         _set(_runtime.forked())
 
@@ -101,8 +121,6 @@ def lent(settings: config.Settings) -> Runtime:
     with _lock:
         found = runtime()
         if found is None:
-            from .runtime import Runtime  # noqa: PLC0415
-
-            found = Runtime(settings)
+            found = _made(settings)
             _set(found)
         return found

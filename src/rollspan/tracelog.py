@@ -15,7 +15,7 @@ from .spandata import KIND_CLIENT, KIND_INTERNAL
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from .runtime import Runtime
+    from .machinery import Machinery
 
 _WRITE_EVERY = 512  # finished spans: bounds a line's length and what a session holds in memory
 
@@ -43,7 +43,7 @@ class TraceLog:
 
     root_name = semconv.ROOT_NAME
 
-    def __init__(self, runtime: Runtime, tracer: Tracer | None = None) -> None:
+    def __init__(self, runtime: Machinery, tracer: Tracer | None = None) -> None:
         """With a `tracer` every span has a real one made by it beside it, which its provider exports."""
         self.runtime = runtime
         self.offset = clock.anchor()

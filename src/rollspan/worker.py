@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from . import health
 from .delivery import ThreadedDelivery, batches
@@ -15,17 +15,11 @@ from .journal import START, Journal, Position, Segment
 
 if TYPE_CHECKING:
     from .exporters.base import MetricsSink
+    from .machinery import OpenTrace
 
 TICK = 0.2  # seconds between looks at the journal; a new segment or a flush wakes it at once
 FILE_GRACE = 20.0  # seconds beyond the deadline in which a backlog may still go to the file at exit
 HOT_BYTES = 32 << 20  # of the journal, kept mapped; what exporters have not taken beyond that goes to disk
-
-
-class LiveTrace(Protocol):
-    """What the worker needs of an open session."""
-
-    def checkpoint(self, older_than_ns: int) -> None:
-        """Write what it has finished so far, if it is older than that."""
 
 
 class Worker:
@@ -35,7 +29,7 @@ class Worker:
         self,
         journal: Journal,
         lock: threading.RLock,
-        live: Mapping[int, LiveTrace],
+        live: Mapping[int, OpenTrace],
         *,
         is_open: Callable[[int], bool],
         build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]],
