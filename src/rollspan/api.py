@@ -11,6 +11,8 @@ from .scope import Scope
 from .scope import late_context as _late
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from .span import RolloutSpan
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -129,7 +131,13 @@ def _make_session(given: Mapping[str, Any], *, block: bool) -> Any:
         return None
     from .sessions import Session  # noqa: PLC0415
 
-    return Session(runtime, given, block=block, tracer=runtime.tracer())
+    return Session(runtime, given, block=block, tracer=runtime.tracer(_attach_processor))
+
+
+def _attach_processor(provider: TracerProvider) -> None:
+    from .processor import attach as attach_to  # noqa: PLC0415
+
+    attach_to(provider)
 
 
 def start_session(
@@ -177,7 +185,7 @@ class step(Scope):  # noqa: N801
             return None
         from .steps import Step  # noqa: PLC0415
 
-        return Step(runtime, self._number, self._attributes, runtime.tracer()).root
+        return Step(runtime, self._number, self._attributes, runtime.tracer(_attach_processor)).root
 
     def _attach(self, span: RolloutSpan) -> Any:
         return _late().attach_step(span)

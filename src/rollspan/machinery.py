@@ -65,7 +65,7 @@ class Machinery(Protocol):
     def abandoned(self) -> bool:
         """Whether it was shut down, or left behind by a fork."""
 
-    def tracer(self) -> Tracer | None:
+    def tracer(self, attach: Any = None) -> Tracer | None:
         """The tracer of a user's SDK provider, or None for light spans."""
 
     def samples(self, trace_id: int) -> bool:

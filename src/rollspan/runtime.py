@@ -59,10 +59,8 @@ def endpoints(settings: Settings) -> dict[str, str]:
 class Runtime:
     """Everything that sessions share. Threads and files come with the first session, not before."""
 
-    def __init__(self, settings: Settings, attach: Callable[[TracerProvider], None]) -> None:
-        """`attach` puts our processor among the processors of a user's provider."""
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._attach = attach
         self.lock = threading.RLock()
         self.request_ids = itertools.count()
         self.live: dict[int, Any] = {}
@@ -124,8 +122,11 @@ class Runtime:
 
     # What sessions ask.
 
-    def tracer(self) -> otel_trace.Tracer | None:
-        """The tracer of a user's SDK provider, looked up anew for each session, or None for light spans."""
+    def tracer(self, attach: Callable[[TracerProvider], None] | None = None) -> otel_trace.Tracer | None:
+        """The tracer of a user's SDK provider, looked up anew for each session, or None for light spans.
+
+        A provider that is met for the first time is given to `attach`.
+        """
         wanted = self.settings.spans
         if wanted == "light":
             return None
@@ -139,9 +140,9 @@ class Runtime:
                     "rollspan: ROLLSPAN_SPANS=sdk, but no SDK TracerProvider is set; light spans are used until one is",
                 )
             return None
-        if provider not in self._attached:
+        if attach is not None and provider not in self._attached:
             self._attached.add(provider)
-            self._attach(provider)
+            attach(provider)
         from . import __version__  # noqa: PLC0415
 
         return provider.get_tracer(semconv.SCOPE_NAME, __version__)
@@ -217,4 +218,4 @@ class Runtime:
         self.journal.abandon()
         if self._owner is not None:
             self._owner.abandon()
-        return Runtime(self.settings, self._attach)
+        return Runtime(self.settings)

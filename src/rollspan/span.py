@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 
@@ -12,11 +12,31 @@ from .attributes import clean_into
 from .spandata import KIND_INTERNAL, STATUS_ERROR, STATUS_UNSET
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from .machinery import Machinery
     from .spandata import AttributeValue
-    from .tracelog import TraceLog
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
+
+
+class Owner(Protocol):
+    """The trace that a span belongs to."""
+
+    runtime: Machinery
+    trace_int: int
+    trace_hex: bytes
+    sampled: bool
+    offset: int
+    tracer: Tracer | None
+    root: RolloutSpan
+
+    def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
+        """Close a span; False where it was closed before."""
+
+    def change(self, attributes: dict[str, Any]) -> None:
+        """Set (clean) attributes of the root."""
 
 
 class RolloutSpan(Span):
@@ -43,7 +63,7 @@ class RolloutSpan(Span):
 
     def __init__(
         self,
-        owner: TraceLog,
+        owner: Owner,
         ref: int | str,
         name: str,
         parent: RolloutSpan | None,

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from . import config, health
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
     from .runtime import Runtime
 
 _lock = threading.RLock()
@@ -49,13 +47,7 @@ def _made(settings: config.Settings) -> Runtime:
     lifecycle.register(
         before_exit=wait_until_built, at_exit=lambda: shutdown(None), after_fork=_renew_after_fork
     )
-    return Runtime(settings, _attach)
-
-
-def _attach(provider: TracerProvider) -> None:
-    from .processor import attach  # noqa: PLC0415
-
-    attach(provider)
+    return Runtime(settings)
 
 
 def _set(new: Runtime | None) -> None:
