@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -376,3 +377,71 @@ def test_shutdown_ends_what_is_open(tmp_path) -> None:
     assert found["accepted"]["status"] == "accepted"
     assert "wait_return_ts" not in found["accepted"]
     assert (found["running"]["status"], found["running"]["late_spans"]) == ("dropped", 1)
+
+
+CONTENT = {"gen_ai.input.messages": "SECRET", "gen_ai.tool.call.result": "SECRET"}
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_content_is_recorded_only_on_request(tmp_path: Path, wanted: bool) -> None:
+    """Prompts, completions, tool arguments and exception texts stand nowhere, journal included, unless asked for."""
+    from rollspan.testing import recording
+
+    with recording(tmp_path, capture_content=wanted):
+        with (
+            pytest.raises(ValueError, match="SECRET"),
+            rollspan.step(1, **CONTENT),
+            rollspan.session(**CONTENT) as s,
+        ):
+            with rollspan.phase("generate", prompt="SECRET", **CONTENT) as span:
+                rollspan.record_generation(
+                    prompt=[{"role": "user", "content": "SECRET"}], completion="SECRET"
+                )
+                span.set_attributes(CONTENT)
+            with rollspan.phase("toolcall", tool="t", arguments={"x": "SECRET"}, result="SECRET"):
+                rollspan.record_tool_call("t", arguments="SECRET", result="SECRET")
+            with rollspan.phase("other", **CONTENT):
+                pass
+            s.set_attribute("gen_ai.output.messages", "SECRET")
+            raise ValueError("SECRET")
+        rollspan.flush()
+    written = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert (b"SECRET" in written) is wanted
+
+
+def test_hostile_names_cost_nothing_else(rec: Recording) -> None:
+    """Phase, counter and attribute names of any kind are made fit; the session is complete."""
+    with rollspan.session(**{"": 1}) as s:
+        for name in ("\ud800bad\n", "x" * 5000, "", 7, None):
+            with rollspan.phase(name):  # type: ignore[arg-type]
+                pass
+            s.count(name)  # type: ignore[arg-type]
+            s.set_attribute(name, name)  # type: ignore[arg-type]
+    record = only(rec)
+    assert record["status"] == "accepted"
+    assert sum(len(v) for v in record["phases"].values()) == 5
+    assert sum(record["counters"].values()) == 5
+
+
+def test_what_cannot_be_written_is_salvaged(rec: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that slipped past the cleaning is counted as our error, and the session is written all the same."""
+    monkeypatch.setattr(health, "raise_internal_errors", False)
+    with rollspan.session(), rollspan.phase("generate") as span:
+        span.attributes["slipped"] = "\ud800"
+    assert set(only(rec)["phases"]) == {"generate"}
+    assert health.counters()["internal_errors"] == 1
+
+
+def test_execution_is_entered_async_as_well(rec: Recording) -> None:
+    """`async with` works for executions, phases, sessions, steps and activations alike."""
+
+    async def main() -> None:
+        async with rollspan.step(1):
+            s = rollspan.start_session()
+            async with s.execution(), s.activate(), s.phase("generate"):
+                await asyncio.sleep(0)
+            s.mark_accepted()
+            s.mark_consumed()
+
+    asyncio.run(main())
+    assert set(only(rec)["phases"]) == {"execution", "generate"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import health, switch
+from .attributes import fit_name
 from .null import NULL
 from .scope import Scope
 from .scope import late_context as _late
@@ -32,7 +33,7 @@ class phase(Scope):  # noqa: N801 - used like a function
 
     def __init__(self, name: str, /, **attributes: Any) -> None:
         self._entered = None
-        self._name = name if type(name) is str and name else str(name) or "_"
+        self._name = fit_name(name)
         self._attributes = attributes
 
     def __repr__(self) -> str:

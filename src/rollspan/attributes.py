@@ -160,6 +160,16 @@ def _key(key: Any) -> str:
     return text if isinstance(text, str) and text else ("_" if text in ("", None) else str(text))
 
 
+def fit_name(name: Any) -> str:
+    """A span's or counter's name: text that UTF-8 can say, of bounded length, never empty."""
+    return name if type(name) is str and name and name.isascii() and len(name) < 256 else _key(name)
+
+
+def salvage(value: Any) -> Any:
+    """Anything, as JSON can say it: for a journal line that could not be written as it was."""
+    return _plain(value, DEFAULT_MAX_BYTES, -MAX_DEPTH, ())
+
+
 _good_keys: set[str] = set()  # seen and found fit: keys are few and come again and again
 _GOOD_KEYS_KEPT = 4096
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import Status, StatusCode
 
 from . import clock, context, describe, health, ids, semconv
-from .attributes import clean
+from .attributes import clean, fit_name
 from .scope import Scope
 from .span import RolloutSpan
 from .spandata import KIND_INTERNAL, STATUS_UNSET
@@ -85,7 +85,8 @@ class Session(TraceLog):
         if step is not None:
             self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
         with self.runtime.lock:
-            self.root._put({**known, **given}, settings.attribute_max_bytes)  # noqa: SLF001
+            attributes = describe.given_attributes(self.root_name, given, content=settings.capture_content)
+            self.root._put({**known, **attributes}, settings.attribute_max_bytes)  # noqa: SLF001
             if not self._block:
                 self._open_wait(semconv.QUEUE_WAIT, self.root.start_ns)
             self.runtime.live[self.trace_int] = self
@@ -186,7 +187,7 @@ class Session(TraceLog):
 
     def phase(self, name: str, /, **attributes: Any) -> Scope:
         """A phase of this session, whatever session is current; else as `rollspan.phase`."""
-        return _SessionPhase(self, str(name), attributes)
+        return _SessionPhase(self, fit_name(name), attributes)
 
     def activate(self) -> Scope:
         """Make this session current in this thread or task, without a phase."""
@@ -248,8 +249,9 @@ class Session(TraceLog):
             return
         try:
             with self.runtime.lock:
+                name = fit_name(name)
                 total = self._counters[name] = self._counters.get(name, 0) + int(n)
-                self.root._put({semconv.COUNTER_PREFIX + str(name): total}, 1024)  # noqa: SLF001
+                self.root._put({semconv.COUNTER_PREFIX + name: total}, 1024)  # noqa: SLF001
         except Exception:  # noqa: BLE001
             health.internal_error("session.count")
 

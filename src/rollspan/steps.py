@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import health, semconv
+from . import describe, health, semconv
 from .span import RolloutSpan
 from .tracelog import TraceLog
 
@@ -31,7 +31,9 @@ class Step(TraceLog):
         self._ended = False
         self._counts: dict[str, int] = {}
         with runtime.lock:
-            self.root._put({semconv.STEP: number, **attributes}, runtime.settings.attribute_max_bytes)  # noqa: SLF001
+            settings = runtime.settings
+            given = describe.given_attributes(self.root_name, attributes, content=settings.capture_content)
+            self.root._put({semconv.STEP: number, **given}, settings.attribute_max_bytes)  # noqa: SLF001
             runtime.steps[self.trace_int] = self
             self.write()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from . import clock, describe, health, ids, lines, semconv
+from .attributes import salvage
 from .span import RolloutSpan
 from .spandata import KIND_CLIENT, KIND_INTERNAL
 
@@ -205,7 +206,11 @@ class TraceLog:
             root = self.root
             if root.status:
                 part["st"] = [root.status, root.status_message]
-            payload = orjson.dumps(part)
+            try:
+                payload = orjson.dumps(part)
+            except Exception:  # noqa: BLE001 - a value that came past the cleaning must not cost the session
+                health.internal_error("tracelog.write")
+                payload = orjson.dumps(salvage(part))
             del rows[: len(taken)]
             self.runtime.journal.append(lines.frame(kind, self.trace_hex, payload))
 
