@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Status, StatusCode
 
-from . import clock, context, describe, health, ids, semconv
+from . import clock, context, describe, health, semconv
 from .attributes import clean, fit_name
 from .scope import Scope
+from .session_scopes import Activation, Execution, SessionPhase
 from .span import RolloutSpan
-from .spandata import KIND_INTERNAL, STATUS_UNSET
-from .tracelog import TraceLog
+from .waits import WaitingTrace
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -31,7 +31,7 @@ _CANCELLATIONS = (
 )
 
 
-class Session(TraceLog):
+class Session(WaitingTrace):
     """Made by `rollspan.session()` and `rollspan.start_session()`; every method is safe from any thread."""
 
     __slots__ = (
@@ -41,7 +41,6 @@ class Session(TraceLog):
         "_ended",
         "_ends_with",
         "_executing",
-        "_wait",
         "session_id",
         "status",
     )
@@ -58,7 +57,6 @@ class Session(TraceLog):
         self._ends_with: RolloutSpan | None = None
         self._executing = 0
         self._consumed: bool | None = None
-        self._wait: tuple[str, int | str, int] | None = None  # name, ref, start
         given = dict(given)
         chosen = given.pop("session_id", None)
         self.session_id = str(clean(chosen)) if chosen is not None else self.trace_hex.decode()
@@ -130,35 +128,6 @@ class Session(TraceLog):
             self.change({number_key: number})
         step.owner.tally(kind)  # type: ignore[attr-defined]
 
-    # Waits.
-
-    def _open_wait(self, name: str, start: int) -> None:
-        # With a mirror, the span of a wait is made when its name is certain, under an id of its own.
-        ref = next(self._indices) if self.tracer is None else f"{ids.span_id():016x}"
-        self._wait = (name, ref, start)
-
-    def _close_wait(self, end: int, name: str | None = None) -> None:
-        """End the wait that is open; `name` where only now it is certain what it was."""
-        wait, self._wait = self._wait, None
-        if wait is None:
-            return
-        opened_as, ref, start = wait
-        name = name or opened_as
-        end = max(end, start)
-        if self.tracer is None:
-            self.keep([ref, self.root.ref, name, KIND_INTERNAL, start, end, {}, STATUS_UNSET, ""])
-        else:
-            span = self._mirrored(self.tracer, name, self.root, start, KIND_INTERNAL)
-            self._open[span.ref] = span
-            self.end_span(span, end)
-
-    def _open_rows(self) -> list[list[Any]]:
-        rows = super()._open_rows()
-        if self._wait is not None:
-            name, ref, start = self._wait
-            rows.append([ref, self.root.ref, name, KIND_INTERNAL, start, {}])
-        return rows
-
     def mark_enqueued(self) -> None:
         """Handed to whoever runs it: `queue_wait` ends, `runner_wait` begins. Again before a retry."""
         if not self._mine("mark_enqueued()"):
@@ -183,15 +152,15 @@ class Session(TraceLog):
 
     def execution(self, **attributes: Any) -> Scope:
         """The workflow runs: a context manager, sync or async. Ends the wait before it."""
-        return _Execution(self, semconv.EXECUTION, attributes)
+        return Execution(self, semconv.EXECUTION, attributes)
 
     def phase(self, name: str, /, **attributes: Any) -> Scope:
         """A phase of this session, whatever session is current; else as `rollspan.phase`."""
-        return _SessionPhase(self, fit_name(name), attributes)
+        return SessionPhase(self, fit_name(name), attributes)
 
     def activate(self) -> Scope:
         """Make this session current in this thread or task, without a phase."""
-        return _Activation(self)
+        return Activation(self)
 
     def start_phase(
         self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
@@ -348,7 +317,8 @@ class Session(TraceLog):
                     self.root.set_status(Status(StatusCode.ERROR, text))
                 if status == semconv.ACCEPTED:
                     if not self._block:
-                        self._wait_for_trainer()
+                        if not self._executing:
+                            self._wait_for_trainer()
                         self.write()
                 else:
                     self._end_soon()
@@ -361,14 +331,6 @@ class Session(TraceLog):
         if reason is not None:
             changes[semconv.REASON] = reason
         self.root._put(changes, self.runtime.settings.attribute_max_bytes)  # noqa: SLF001
-
-    def _wait_for_trainer(self) -> None:
-        """Accepted without an execution that still runs, or that has just ended: `post_wait` begins here."""
-        if self._executing or (self._wait is not None and self._wait[0] == semconv.POST_WAIT):
-            return
-        now = self.now()
-        self._close_wait(now)
-        self._open_wait(semconv.POST_WAIT, now)
 
     # The end.
 
@@ -475,45 +437,3 @@ class Session(TraceLog):
     def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
         above = semconv.SESSION if parent is self.root else parent.name
         return {semconv.SESSION_ID: self.session_id, semconv.PHASE: name, semconv.PARENT_PHASE: above}
-
-
-class _SessionPhase(Scope):
-    __slots__ = ("_attributes", "_name", "_session")
-
-    def __init__(self, session: Session, name: str, attributes: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._session = session
-        self._name = name
-        self._attributes = attributes
-
-    def _again(self) -> Scope:
-        return type(self)(self._session, self._name, self._attributes)
-
-    def _start(self) -> RolloutSpan | None:
-        return self._session.start_phase(self._name, self._attributes)
-
-    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
-        if exc is not None:
-            span.fail(exc)
-        span.end()
-
-
-class _Execution(_SessionPhase):
-    __slots__ = ()
-
-    def _start(self) -> RolloutSpan | None:
-        return self._session.start_execution(self._attributes)
-
-
-class _Activation(Scope):
-    __slots__ = ("_session",)
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self._session = session
-
-    def _start(self) -> RolloutSpan | None:
-        return self._session.root if not self._session.ended and not self._session.abandoned else None
-
-    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
-        pass

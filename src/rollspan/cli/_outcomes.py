@@ -1,12 +1,31 @@
-"""What recovery and replay have to say."""
+"""What recovery and replay ask for and have to say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from rollspan.recovery import Outcome
+
+
+def _existing(context: click.Context, parameter: click.Parameter, directory: Path) -> Path:
+    if not directory.is_dir():
+        raise click.UsageError(
+            f"No such directory: {directory}. Name the directory that the run wrote to (its ROLLSPAN_DIR)."
+        )
+    return directory
+
+
+directory_argument = click.argument(
+    "directory",
+    metavar="[DIR]",
+    envvar="ROLLSPAN_DIR",
+    default="rollspan-data",
+    type=click.Path(path_type=Path),
+    callback=_existing,
+)
 
 
 def report(outcomes: Sequence[Outcome]) -> int:

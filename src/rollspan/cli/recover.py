@@ -7,17 +7,11 @@ from pathlib import Path
 import click
 
 from rollspan import config, recovery
-from rollspan.cli._outcomes import report
+from rollspan.cli._outcomes import directory_argument, report
 
 
 @click.command(name="recover")
-@click.argument(
-    "directory",
-    metavar="[DIR]",
-    envvar="ROLLSPAN_DIR",
-    default="rollspan-data",
-    type=click.Path(path_type=Path),
-)
+@directory_argument
 @click.option(
     "--endpoint",
     metavar="URL",
@@ -34,10 +28,6 @@ def command(context: click.Context, directory: Path, endpoint: str | None, timeo
 
     Exit codes: 0; 1 something could not be delivered and stays; 2 wrong use.
     """
-    if not directory.is_dir():
-        raise click.UsageError(
-            f"No such directory: {directory}. Name the directory that the run wrote to (its ROLLSPAN_DIR)."
-        )
     settings = config.resolve(dir=directory, endpoint=endpoint).settings
     outcomes = recovery.recover(settings, None, timeout=timeout)
     if not outcomes:

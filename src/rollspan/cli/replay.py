@@ -7,17 +7,11 @@ from pathlib import Path
 import click
 
 from rollspan import config, recovery
-from rollspan.cli._outcomes import report
+from rollspan.cli._outcomes import directory_argument, report
 
 
 @click.command(name="replay")
-@click.argument(
-    "directory",
-    metavar="[DIR]",
-    envvar="ROLLSPAN_DIR",
-    default="rollspan-data",
-    type=click.Path(path_type=Path),
-)
+@directory_argument
 @click.option("--endpoint", metavar="URL", help="OTLP endpoint [default: OTEL_EXPORTER_OTLP_ENDPOINT].")
 @click.option(
     "--timeout", default=60.0, show_default=True, metavar="SECONDS", help="For each process of the run."
@@ -30,10 +24,6 @@ def command(context: click.Context, directory: Path, endpoint: str | None, timeo
 
     Exit codes: 0; 1 nothing found, or something could not be delivered; 2 wrong use.
     """
-    if not directory.is_dir():
-        raise click.UsageError(
-            f"No such directory: {directory}. Name the directory that the run wrote to (its ROLLSPAN_DIR)."
-        )
     settings = config.resolve(dir=directory, endpoint=endpoint).settings
     if not (settings.traces_exporters or settings.records_exporters):
         raise click.UsageError("No endpoint. Give --endpoint, or set OTEL_EXPORTER_OTLP_ENDPOINT.")

@@ -1,0 +1,53 @@
+"""What a session hands out to be entered: its phases, its execution, and itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .scope import Scope
+
+if TYPE_CHECKING:
+    from .span import RolloutSpan
+
+
+class SessionPhase(Scope):
+    __slots__ = ("_attributes", "_name", "_session")
+
+    def __init__(self, session: Any, name: str, attributes: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._session = session
+        self._name = name
+        self._attributes = attributes
+
+    def _again(self) -> Scope:
+        return type(self)(self._session, self._name, self._attributes)
+
+    def _start(self) -> RolloutSpan | None:
+        return self._session.start_phase(self._name, self._attributes)  # type: ignore[no-any-return]
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        if exc is not None:
+            span.fail(exc)
+        span.end()
+
+
+class Execution(SessionPhase):
+    __slots__ = ()
+
+    def _start(self) -> RolloutSpan | None:
+        return self._session.start_execution(self._attributes)  # type: ignore[no-any-return]
+
+
+class Activation(Scope):
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self._session = session
+
+    def _start(self) -> RolloutSpan | None:
+        return self._session.root if not self._session.ended and not self._session.abandoned else None
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        pass
