@@ -33,7 +33,9 @@ class phase(Scope):  # noqa: N801 - used like a function
 
     def __init__(self, name: str, /, **attributes: Any) -> None:
         self._entered = None
-        self._name = fit_name(name)
+        self._name = (
+            name if type(name) is str and name and name.isascii() and len(name) < 256 else fit_name(name)
+        )
         self._attributes = attributes
 
     def __repr__(self) -> str:
@@ -81,7 +83,7 @@ class phase(Scope):  # noqa: N801 - used like a function
     def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
         if exc is not None:
             span.fail(exc)
-        span.end()
+        span.owner.end_span(span)
 
 
 class session(Scope):  # noqa: N801
@@ -240,20 +242,8 @@ def record_generation(
     one per token; `continuation` says that it goes on from an aborted generation and is no new turn. `prompt`
     and `completion` are recorded only where `ROLLSPAN_CAPTURE_CONTENT` asks for it.
     """
-    _on("generate").record_generation(
-        model=model,
-        provider=provider,
-        operation=operation,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cached_tokens=cached_tokens,
-        weight_version=weight_version,
-        finish_reasons=finish_reasons,
-        conversation_id=conversation_id,
-        continuation=continuation,
-        prompt=prompt,
-        completion=completion,
-    )
+    given = {name: value for name, value in locals().items() if value is not None}
+    _on("generate").set_attributes(given)
 
 
 def record_reward(score: float, name: str | None = None) -> None:

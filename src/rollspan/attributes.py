@@ -110,6 +110,8 @@ def _plain(value: Any, limit: int, depth: int, above: tuple[int, ...]) -> Any:
 
 def _sequence(value: Any, limit: int) -> AttributeValue:
     items = list(value)
+    if len(items) == 1 and type(items[0]) is str:
+        return [_text(items[0], limit)]
     if any(isinstance(v, Mapping | list | tuple | set | frozenset) for v in items):
         return _text(orjson.dumps(_plain(value, limit, 0, ())).decode(), limit)
     cleaned = ["null" if v is None else _scalar(v, limit) for v in items]

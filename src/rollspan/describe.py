@@ -101,6 +101,8 @@ def _weight_versions(value: Any) -> dict[str, Any]:
     """Extremes of one version or of a version per token."""
     if value is None:
         return {}
+    if type(value) is int:
+        return {semconv.WEIGHT_VERSION_MIN: value, semconv.WEIGHT_VERSION_MAX: value}
     try:
         versions = (
             [int(v) for v in value]

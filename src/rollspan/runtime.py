@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from opentelemetry import trace as otel_trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from . import (
     config,
@@ -33,8 +34,6 @@ from .sampling import sampler_from_environment
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
     from .config import Settings
     from .machinery import OpenTrace
 
@@ -131,8 +130,6 @@ class Runtime:
         if wanted == "light":
             return None
         provider = otel_trace.get_tracer_provider()
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-
         if not isinstance(provider, TracerProvider):
             if wanted == "sdk":
                 health.warn_once(

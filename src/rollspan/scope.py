@@ -83,7 +83,10 @@ class Scope:
                 return
             span, token, self._entered = self._entered
             if span is not None:
-                late_context().detach(token)
+                try:
+                    token.var.reset(token)
+                except Exception:  # noqa: BLE001 - left elsewhere than it was entered, or no contextvars' token
+                    late_context().detach(token)
                 self._finish(span, exc)
         except Exception:  # noqa: BLE001
             health.internal_error("scope.exit")

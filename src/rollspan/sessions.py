@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import Status, StatusCode
 
 from . import clock, context, describe, health, semconv
-from .attributes import clean, fit_name
+from .attributes import clean, clean_into, fit_name
 from .scope import Scope
 from .session_scopes import Activation, Execution, SessionPhase
 from .span import RolloutSpan
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .machinery import Machinery
     from .stats import RolloutStats
 
+_NAMES = {"task_id": semconv.TASK_ID, "group_id": semconv.GROUP_ID, "workflow": semconv.WORKFLOW}
 _CANCELLATIONS = (
     asyncio.CancelledError,
     concurrent.futures.CancelledError,
@@ -73,18 +74,15 @@ class Session(WaitingTrace):
         }
         if settings.role is not None:
             known[semconv.ROLE] = settings.role
-        for name, key in (
-            ("task_id", semconv.TASK_ID), ("group_id", semconv.GROUP_ID), ("workflow", semconv.WORKFLOW),
-        ):  # fmt: skip
-            value = given.pop(name, None)
-            if value is not None:
-                known[key] = value
+        theirs = {_NAMES.get(name, name): value for name, value in given.items()}
+        if len(theirs) > len(_NAMES):
+            theirs = describe.given_attributes(self.root_name, theirs, content=settings.capture_content)  # type: ignore[assignment]
+        clean_into(known, theirs, settings.attribute_max_bytes)
         step = context.current_step() or self.runtime.only_open_step()
         if step is not None:
             self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
         with self.runtime.lock:
-            attributes = describe.given_attributes(self.root_name, given, content=settings.capture_content)
-            self.root._put({**known, **attributes}, settings.attribute_max_bytes)  # noqa: SLF001
+            self.change(known)
             if not self._block:
                 self._open_wait(semconv.QUEUE_WAIT, self.root.start_ns)
             self.runtime.live[self.trace_int] = self
@@ -119,7 +117,7 @@ class Session(WaitingTrace):
 
     def _link(self, step: RolloutSpan, kind: str, number_key: str) -> None:
         ids_of_step = step.get_span_context()
-        number = step.attributes.get(semconv.STEP)
+        number = step.owner.number  # type: ignore[attr-defined]
         attributes = {semconv.LINK_KIND: kind, **({} if number is None else {semconv.STEP: number})}
         self._links.append([f"{ids_of_step.trace_id:032x}", f"{ids_of_step.span_id:016x}", attributes])
         if self.root.mirror is not None:
@@ -327,10 +325,12 @@ class Session(WaitingTrace):
 
     def _set_status(self, status: str, reason: str | None, extra: Mapping[str, Any] | None = None) -> None:
         self.status = status
-        changes: dict[str, Any] = {semconv.STATUS: status, **(extra or {})}
-        if reason is not None:
-            changes[semconv.REASON] = reason
-        self.root._put(changes, self.runtime.settings.attribute_max_bytes)  # noqa: SLF001
+        changes: dict[str, Any] = {semconv.STATUS: status}
+        if reason is not None or extra:
+            clean_into(
+                changes, {semconv.REASON: reason, **(extra or {})}, self.runtime.settings.attribute_max_bytes
+            )
+        self.change(changes)
 
     # The end.
 
@@ -387,7 +387,7 @@ class Session(WaitingTrace):
         self._close_wait(end)
         for span in list(self._open.values()):
             self.end_span(span, end, late=True)
-        self.root._put({semconv.CONSUMED: bool(self._consumed)}, 64)  # noqa: SLF001
+        self.change({semconv.CONSUMED: bool(self._consumed)})
         if self.root.mirror is not None:
             self._complete_mirror(end)
         self.root.ended = True

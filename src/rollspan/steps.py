@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import describe, health, semconv
+from .attributes import clean
 from .span import RolloutSpan
 from .tracelog import TraceLog
 
@@ -27,13 +28,13 @@ class Step(TraceLog):
         self, runtime: Machinery, number: Any, attributes: dict[str, Any], tracer: Tracer | None
     ) -> None:
         super().__init__(runtime, tracer)
-        self.number = number
+        self.number = clean(number)
         self._ended = False
         self._counts: dict[str, int] = {}
         with runtime.lock:
             settings = runtime.settings
             given = describe.given_attributes(self.root_name, attributes, content=settings.capture_content)
-            self.root._put({semconv.STEP: number, **given}, settings.attribute_max_bytes)  # noqa: SLF001
+            self.root._put({semconv.STEP: self.number, **given}, settings.attribute_max_bytes)  # noqa: SLF001
             runtime.steps[self.trace_int] = self
             self.write()
 

@@ -173,6 +173,8 @@ class TraceLog:
     # Lines.
 
     def _open_rows(self) -> list[list[Any]]:
+        if not self._open:
+            return []
         return [
             [s.ref, s.parent.ref if s.parent is not None else 0, s.name, s.kind, s.start_ns, s.attributes]
             for s in list(self._open.values())
@@ -194,15 +196,13 @@ class TraceLog:
             taken = rows[:]  # others may append meanwhile, without the lock
             if taken:
                 part["s"] = taken
-            if end_ns is None:
-                still_open = self._open_rows()
-                if still_open:
-                    part["o"] = still_open
-                    part["u"] = self.now()
-                kind = lines.GOES_ON
-            else:
+            kind = lines.GOES_ON
+            if end_ns is not None:
                 part["e"] = end_ns
                 kind = lines.ENDS
+            elif still_open := self._open_rows():
+                part["o"] = still_open
+                part["u"] = self.now()
             root = self.root
             if root.status:
                 part["st"] = [root.status, root.status_message]
@@ -227,6 +227,7 @@ class TraceLog:
     def change(self, attributes: dict[str, Any]) -> None:
         """Set (clean) attributes of the root."""
         self._changes.update(attributes)
-        self.root.attributes.update(attributes)
-        if self.root.mirror is not None:
-            self.root.mirror.set_attributes(attributes)
+        root = self.root
+        if root.mirror is not None:
+            root.attributes.update(attributes)
+            root.mirror.set_attributes(attributes)
