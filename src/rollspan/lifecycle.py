@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401 - its hook forbids new work; those registered later run before it
 import contextlib
 import multiprocessing.util
 import os

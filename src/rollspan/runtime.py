@@ -102,8 +102,10 @@ class Runtime:
         except Exception:  # noqa: BLE001
             health.internal_error("adopt")
         if self.settings.records_exporters:
-            # Makes a resource, and a thread pool for it, when it is loaded: not possible once the program ends.
-            importlib.import_module("opentelemetry.sdk._logs")
+            try:  # it makes a resource, and a thread pool for it, when it is loaded: not possible at Python's exit
+                importlib.import_module("opentelemetry.sdk._logs")
+            except Exception:  # noqa: BLE001 - records stay in the journal then; the file must not wait for them
+                health.internal_error("build")
         deliveries = [ThreadedDelivery(e, described, self.journal) for e in exporters.build(self.settings)]
         metrics = exporters.build_metrics(
             self.settings, described, open_sessions=lambda: len(self.live), health=health.counters
