@@ -134,6 +134,7 @@ def _make_session(given: Mapping[str, Any], *, block: bool) -> Any:
         return None
     from .sessions import Session  # noqa: PLC0415
 
+    runtime.start()
     return Session(runtime, given, block=block, tracer=runtime.tracer(_attach_processor))
 
 
@@ -188,6 +189,7 @@ class step(Scope):  # noqa: N801
             return None
         from .steps import Step  # noqa: PLC0415
 
+        runtime.start()
         return Step(runtime, self._number, self._attributes, runtime.tracer(_attach_processor)).root
 
     def _attach(self, span: RolloutSpan) -> Any:

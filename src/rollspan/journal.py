@@ -130,6 +130,12 @@ class Journal:
 
     # Writing.
 
+    def start(self) -> None:
+        """Make the first segment, before the first line would."""
+        with self._lock:
+            if self._active is None and not self.abandoned:
+                self._roll(0)
+
     def append(self, line: bytes) -> None:
         """Copy one framed line into the journal."""
         with self._lock:

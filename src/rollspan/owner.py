@@ -29,6 +29,7 @@ HEADER = "header.json"
 CURSORS = "cursors.json"
 LOCK = "owner.lock"
 KEPT = "kept"
+DISK_ROOT = place.disk_root(Path()).name
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -47,13 +48,21 @@ def boot() -> str:
 
 def make_folder(folder: Path) -> None:
     """Make a folder for its owner only, parents too. Raises OSError."""
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for each in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            each.mkdir(mode=0o700)
+    for last_try in (False, False, True):
+        missing = []
+        above = folder
+        while not above.exists():
+            missing.append(above)
+            above = above.parent
+        try:
+            for each in reversed(missing):
+                with contextlib.suppress(FileExistsError):
+                    each.mkdir(mode=0o700)
+        except FileNotFoundError:  # somebody has just removed an empty one in between
+            if last_try:
+                raise
+        else:
+            return
 
 
 def write_small(path: Path, content: Any) -> None:
@@ -153,6 +162,10 @@ class Owner:
         if descriptor is not None:
             self._locks.append(descriptor)
 
+    def lies_in(self) -> Path:
+        """The folder that holds what was not delivered, after `close`."""
+        return self.hot if self.hot is not None and self.hot.is_dir() else self.disk
+
     def save_cursors(self, cursors: Mapping[str, Position]) -> None:
         """Remember how far each exporter is, for whoever goes on."""
         if self.hot is None:
@@ -205,6 +218,8 @@ def remove(*folders: Path) -> None:
                 with contextlib.suppress(OSError):
                     entry.unlink()
             folder.rmdir()
+            if folder.parent.name != DISK_ROOT:  # empty ones of other data directories would stay for good
+                folder.parent.rmdir()
 
 
 class Left(dict[str, Any]):

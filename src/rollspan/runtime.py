@@ -22,7 +22,6 @@ from . import (
     joiner,
     lines,
     owner,
-    place,
     record,
     recovery,
     resource,
@@ -121,6 +120,11 @@ class Runtime:
         if self._worker is not None:
             self._worker.wake()
 
+    def start(self) -> None:
+        """Make files and threads before the first session looks at the clock: its time is not theirs."""
+        if self._owner is None:
+            self.journal.start()
+
     # What sessions ask.
 
     def tracer(self, attach: Callable[[TracerProvider], None] | None = None) -> otel_trace.Tracer | None:
@@ -184,6 +188,14 @@ class Runtime:
         if self.abandoned:
             return True
         deadline = time.monotonic() + (self.settings.exit_timeout if timeout is None else timeout)
+        forgotten = sum(getattr(trace, "status", None) == semconv.PENDING for trace in self.live.values())
+        if forgotten:
+            health.count("sessions.without_verdict", forgotten)
+            health.logger.warning(
+                "rollspan: %d sessions had no verdict when the process ended; they are dropped as cancelled "
+                "(mark_accepted, mark_rejected, mark_failed or mark_dropped gives one)",
+                forgotten,
+            )
         for trace in [*self.live.values(), *self.steps.values()]:
             self._end(trace)
         with self.lock:
@@ -198,7 +210,7 @@ class Runtime:
                 health.logger.warning(
                     "rollspan: not everything was delivered; it lies in %s and goes out with the next start, or by "
                     "`rollspan recover %s`",
-                    place.disk_root(self.settings.dir),
+                    self._owner.lies_in(),
                     self.settings.dir,
                 )
         return delivered

@@ -44,9 +44,13 @@ class Recording:
 
 @contextlib.contextmanager
 def recording(directory: Path, **settings: Any) -> Iterator[Recording]:
-    """Turn rollspan on below `directory` for a `with` block. Errors inside rollspan are raised, not logged."""
+    """Turn rollspan on below `directory` for a `with` block. Errors inside rollspan are raised, not logged.
+
+    Nothing is sent anywhere, whatever the environment says, unless `settings` name exporters.
+    """
     was_raising, health.raise_internal_errors = health.raise_internal_errors, True
-    switch.configure(**{"dir": directory, "journal_keep": True, **settings})
+    nowhere = {"traces_exporters": (), "records_exporters": (), "metrics_exporters": ()}
+    switch.configure(**{"dir": directory, "journal_keep": True, **nowhere, **settings})
     try:
         yield Recording(directory)
     finally:
