@@ -264,3 +264,48 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert recover(tmp_path / "data").returncode == 0
     (record,) = read(tmp_path / "data")
     assert record["links"] == {"dispatch_step": 7}
+
+
+def test_what_no_endpoint_takes_can_be_thrown_away(run_program: Run, tmp_path: Path) -> None:
+    """A journal whose endpoint is gone stays until `recover --discard`, and says what stays and what went."""
+    gone = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_METRICS_EXPORTER": "none"}
+    run_program(
+        "import rollspan\nwith rollspan.session(): pass\n", env={**gone, "ROLLSPAN_EXIT_TIMEOUT": "0.2"}
+    )
+    stays = recover(tmp_path / "data", "--timeout", "2")
+    assert stays.returncode == 1
+    assert "otlp.traces and otlp.records could not be reached" in stays.stderr
+    assert "nothing" not in stays.stdout
+    done = recover(tmp_path / "data", "--timeout", "2", "--discard")
+    assert done.returncode == 0, done.stderr
+    assert "thrown away what otlp.traces did not take" in done.stdout
+    assert "Nothing to recover" in recover(tmp_path / "data").stdout
+    assert len(read(tmp_path / "data")) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_truly(run_program: Run, tmp_path: Path) -> None:
+    """Where ROLLSPAN_DIR takes no files the sessions stay where the message says, and recover finds them there."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    data = blocked / "data"
+    done = run_program(
+        "import rollspan\nwith rollspan.session(): pass\n",
+        env={"ROLLSPAN_DIR": str(data), "ROLLSPAN_EXIT_TIMEOUT": "0.2"},
+    )
+    if "a folder" in done.stderr or "expected" in done.stderr:
+        return  # the setting was refused and the default used: nothing is left anywhere else
+    lies_in = Path(done.stderr.rpartition("it lies in ")[2].partition(" and goes out")[0])
+    assert list(lies_in.glob("*.seg"))
+    blocked.unlink()
+    assert recover(data).returncode == 0
+    assert len(read(data)) == 1
+
+
+def test_a_misspelt_switch_is_told(run_program: Run, tmp_path: Path) -> None:
+    """ROLLSPAN_ENABLE=1 turns nothing on, and says so with the right name."""
+    done = run_program(
+        "import rollspan\nwith rollspan.session(): pass\n",
+        env={"ROLLSPAN_ENABLED": "", "ROLLSPAN_ENABLE": "1"},
+    )
+    assert "did you mean ROLLSPAN_ENABLED?" in done.stderr
+    assert not (tmp_path / "data").exists()

@@ -445,3 +445,74 @@ def test_execution_is_entered_async_as_well(rec: Recording) -> None:
 
     asyncio.run(main())
     assert set(only(rec)["phases"]) == {"execution", "generate"}
+
+
+def test_numbers_that_are_none_are_left_out_with_a_word(
+    rec: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A count or a score of another type is named once and left out; what can be a number becomes one."""
+    np = pytest.importorskip("numpy")
+    with rollspan.session():
+        with rollspan.phase("generate", input_tokens="three"):
+            rollspan.record_generation(output_tokens=np.int64(4), cached_tokens=2.0)
+        with rollspan.phase("reward"):
+            rollspan.record_reward("good")  # type: ignore[arg-type]
+        with rollspan.phase("reward"):
+            rollspan.record_reward(np.float32(0.5))  # type: ignore[arg-type]
+    record = only(rec)
+    assert "input_tokens" not in record
+    assert (record["output_tokens"], record["reward"]) == (4, 0.5)
+    assert [r.getMessage() for r in caplog.records if "was left out" in r.getMessage()] == [
+        "rollspan: input_tokens='three' was left out: expected a whole number",
+        "rollspan: score='good' was left out: expected a number (of a tensor: its .item())",
+    ]
+
+
+def test_decorators_without_parentheses_are_explained() -> None:
+    """Forgetting the name or the parentheses is a TypeError that says what to write."""
+    with pytest.raises(TypeError, match=r"@rollspan.phase\('reward'\)"):
+        rollspan.phase(only)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"@rollspan.session\(\)"):
+        rollspan.session(only)
+    with pytest.raises(TypeError, match="number"):
+        rollspan.step(only)
+
+
+def test_a_record_outside_of_its_phase_names_the_cure(
+    rec: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    """record_reward() in a session without a reward phase says where it belongs."""
+    with rollspan.session():
+        rollspan.record_reward(1.0)
+    assert "rollspan.phase('reward')" in caplog.text
+    assert "mark_accepted(reward=...)" in caplog.text
+
+
+def test_sessions_without_a_verdict_are_counted_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was never marked is told from what was cancelled, by a line at the process's end."""
+    from rollspan.testing import recording
+
+    with recording(tmp_path):
+        for _ in range(3):
+            rollspan.start_session()
+        rollspan.start_session().mark_accepted()
+    assert "3 sessions had no verdict" in caplog.text
+
+
+def test_the_machinerys_start_is_not_in_the_first_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders and threads are there before the first session looks at the clock."""
+    from rollspan import clock, owner
+    from rollspan.testing import recording
+
+    looked = []
+    real = owner.Owner.open
+    monkeypatch.setattr(owner.Owner, "open", lambda self: looked.append(clock.time_ns()) or real(self))
+    with recording(tmp_path) as rec:
+        with rollspan.session():
+            pass
+        assert looked
+        assert only(rec)["submit_ts"] >= looked[0] / 1e9

@@ -32,6 +32,8 @@ class phase(Scope):  # noqa: N801 - used like a function
     __slots__ = ("_attributes", "_name")
 
     def __init__(self, name: str, /, **attributes: Any) -> None:
+        if callable(name):
+            raise TypeError("a phase needs a name: write @rollspan.phase('reward'), not @rollspan.phase")
         self._entered = None
         self._name = (
             name if type(name) is str and name and name.isascii() and len(name) < 256 else fit_name(name)
@@ -98,13 +100,17 @@ class session(Scope):  # noqa: N801
 
     def __init__(
         self,
-        *,
+        *function: Any,
         task_id: Any = None,
         group_id: Any = None,
         session_id: str | None = None,
         workflow: str | None = None,
         **attributes: Any,
     ) -> None:
+        if function:
+            raise TypeError(
+                "session() takes keywords alone; to decorate write @rollspan.session(), with parentheses"
+            )
         super().__init__()
         self._given_arguments = {
             "task_id": task_id,
@@ -176,6 +182,8 @@ class step(Scope):  # noqa: N801
     __slots__ = ("_attributes", "_number")
 
     def __init__(self, number: Any, /, **attributes: Any) -> None:
+        if callable(number):
+            raise TypeError("a step needs its number: write `with rollspan.step(12)`")
         super().__init__()
         self._number = number
         self._attributes = attributes
@@ -260,6 +268,13 @@ def record_tool_call(
     _on("toolcall").record_tool_call(tool, call_id, arguments=arguments, result=result)
 
 
+_RECORDERS = {
+    "generate": "record_generation()",
+    "reward": "record_reward()",
+    "toolcall": "record_tool_call()",
+}
+
+
 def _on(name: str) -> Any:
     """The innermost open phase of this name, or the null object."""
     span = found = current_span()
@@ -268,8 +283,10 @@ def _on(name: str) -> Any:
     if not span and found:
         health.warn_once(
             f"api.no_{name}",
-            "rollspan: a record for %r was made outside of a phase of that name and is ignored",
+            "rollspan: %s is ignored outside of a phase of that kind: put it inside `with rollspan.phase(%r)`%s",
+            _RECORDERS[name],
             name,
+            ", or give mark_accepted(reward=...)" if name == "reward" else "",
         )
     return span or NULL
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ _OPERATIONS = {
     semconv.GENERATE: semconv.OPERATION_TEXT_COMPLETION,
     semconv.TOOLCALL: semconv.OPERATION_EXECUTE_TOOL,
 }
+_COUNTS = frozenset({"input_tokens", "output_tokens", "cached_tokens"})
 _SPECIAL = frozenset(
     {"weight_version", "finish_reasons", "continuation", "prompt", "completion", "arguments", "result"}
 )
@@ -61,6 +63,8 @@ def given_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> 
     for name, value in given.items():
         key = known.get(name)
         if key is not None:
+            if type(value) is not int and (name in _COUNTS or name == "score"):
+                value = _number(name, value)  # noqa: PLW2901
             result[key] = value
         elif name in _SPECIAL:
             _special(result, phase, name, value, content=content)
@@ -86,6 +90,21 @@ def _special(result: dict[str, Any], phase: str, name: str, value: Any, *, conte
             result[semconv.CONTINUATION] = True
     else:
         result[name] = value
+
+
+def _number(name: str, value: Any) -> int | float | None:
+    """What a count of tokens or a score can be made of; None, with a word, for anything else.
+
+    A tensor is not read: it may lie on a device that is busy.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str | bytes) and not type(value).__module__.startswith("torch"):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return int(value) if name in _COUNTS else float(value)
+    expected = "a whole number" if name in _COUNTS else "a number (of a tensor: its .item())"
+    health.warn_once(f"api.{name}", "rollspan: %s=%.80r was left out: expected %s", name, value, expected)
+    return None
 
 
 def _without_content(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,12 +24,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What became of one journal. `left_because` is empty where nothing of it is left to deliver."""
+    """What became of one journal: numbers by exporter, exporters not reached, those given up on request.
+
+    `left_because` says why something of it stays; it is empty where nothing does.
+    """
 
     name: str
     sessions: int = 0
     delivered: dict[str, int] = field(default_factory=dict)
-    left_because: str = ""
+    unreached: list[str] = field(default_factory=list)
+    discarded: list[str] = field(default_factory=list)
+    elsewhere: str = ""
+
+    @property
+    def left_because(self) -> str:
+        """Why something stays in the journal."""
+        if self.elsewhere:
+            return self.elsewhere
+        return f"{' and '.join(self.unreached)} could not be reached" if self.unreached else ""
 
 
 def _read(left: Left, deliver_from: Position | None = None) -> Iterator[tuple[list[Finished], Position]]:
@@ -90,7 +102,10 @@ def _deliver(
                 time.sleep(0.2)
             else:
                 return False
-            outcome.delivered[delivery.name] = outcome.delivered.get(delivery.name, 0) + len(batch.finished)
+            taken = () if delivery.off else batch.finished
+            if not delivery.name.endswith("traces"):
+                taken = [f for f in taken if f.trace.record is not None]
+            outcome.delivered[delivery.name] = outcome.delivered.get(delivery.name, 0) + len(taken)
     return True
 
 
@@ -111,7 +126,13 @@ def _finish(left: Left, cursors: Mapping[str, Position], *, keep: bool) -> None:
 
 
 def deliver_left(
-    left: Left, settings: Settings, *, network: bool, deadline: float, keep: bool = False
+    left: Left,
+    settings: Settings,
+    *,
+    network: bool,
+    deadline: float,
+    keep: bool = False,
+    discard: bool = False,
 ) -> Outcome:
     """Deliver what a dead process left, the file first. To be called with the journal locked."""
     outcome = Outcome(str(left.get("name", "?")))
@@ -126,32 +147,41 @@ def deliver_left(
         try:
             if not is_file and not network:
                 complete = False
-                outcome.left_because = (
+                outcome.elsewhere = (
                     "its endpoints are not this process's; `rollspan recover` delivers to them"
                 )
                 continue
             known = known_ids(theirs.dir, theirs.rank) if is_file else None
             if not _deliver(left, delivery, outcome, known=known, deadline=deadline):
                 complete = False
-                outcome.left_because = f"{delivery.name} could not be reached"
+                outcome.unreached.append(delivery.name)
             cursors[delivery.name] = delivery.cursor
             with contextlib.suppress(OSError):
                 owner.save_cursors(left.folders[0], cursors)
         finally:
             exporter.close()
     outcome.sessions = outcome.delivered.get("file", 0)
+    if discard and outcome.unreached and "file" not in outcome.unreached:
+        complete = True
+        outcome.discarded, outcome.unreached = outcome.unreached, []
     if complete:
         _finish(left, cursors, keep=keep)
     return outcome
 
 
 def recover(
-    settings: Settings, endpoints: Mapping[str, str] | None, *, skip: str = "", timeout: float = 60.0
+    settings: Settings,
+    endpoints: Mapping[str, str] | None,
+    *,
+    skip: str = "",
+    timeout: float = 60.0,
+    discard: bool = False,
 ) -> list[Outcome]:
     """Deliver every journal of the data directory whose process is dead.
 
     Where a journal's header names other endpoints than `endpoints`, only its records are written to the file.
-    With None each journal goes where its header says, or to `settings.endpoint`.
+    With None each journal goes where its header says, or to `settings.endpoint`. With `discard` what no
+    endpoint takes in time is thrown away, once the file has its records.
     """
     outcomes = []
     for left in owner.journals(settings.dir, settings.journal_dir):
@@ -162,7 +192,7 @@ def recover(
                 if left.elsewhere:
                     outcomes.append(
                         Outcome(
-                            str(left.get("name")), left_because=f"part of it lies on host {left.get('host')}"
+                            str(left.get("name")), elsewhere=f"part of it lies on host {left.get('host')}"
                         )
                     )
                 continue
@@ -171,7 +201,9 @@ def recover(
             with _environment(theirs if endpoints is None and settings.endpoint is None else {}):
                 deadline = time.monotonic() + timeout
                 outcomes.append(
-                    deliver_left(left, settings, network=network, deadline=deadline, keep=_keeps(left))
+                    deliver_left(
+                        left, settings, network=network, deadline=deadline, keep=_keeps(left), discard=discard
+                    )
                 )
     return outcomes
 
@@ -203,7 +235,8 @@ def adopt(settings: Settings, endpoints: Mapping[str, str], *, skip: str) -> Non
 def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Record]:
     """Sessions that have not ended, of live and dead processes: records as far as the journals tell.
 
-    Extra keys: `rank`, `pid`, `host`, `alive`, `age_s`, `open_phases` (names, outermost first).
+    Extra keys: `rank`, `pid`, `host`, `alive`, `age_s`, `as_of_s` (how old that knowledge is), `open_phases`
+    (names, outermost first).
     """
     found: list[Record] = []
     for left in owner.journals(directory, journal_dir):
@@ -226,6 +259,7 @@ def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Reco
                 host=left.get("host"),
                 alive=alive,
                 age_s=max(time.time() - record["submit_ts"], 0.0),
+                as_of_s=max(time.time() - assembled.spans[0].end_ns / 1e9, 0.0),
                 open_phases=list(assembled.open_names),
             )
             record.setdefault("rank", left.get("rank"))
@@ -247,7 +281,7 @@ def replay(settings: Settings, *, timeout: float = 60.0) -> list[Outcome]:
             delivery = Delivery(exporter, left.get("resource") or {})
             try:
                 if not _deliver(left, delivery, outcome, known=None, deadline=time.monotonic() + timeout):
-                    outcome.left_because = f"{delivery.name} could not be reached"
+                    outcome.unreached.append(delivery.name)
             finally:
                 exporter.close()
         outcome.sessions = max(outcome.delivered.values(), default=0)

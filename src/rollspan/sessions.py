@@ -303,11 +303,11 @@ class Session(WaitingTrace):
                         self.status,
                     )
                     return
-                extra: dict[str, Any] = {semconv.REWARD_SCORE: reward}
+                extra = dict(describe.given_attributes(semconv.REWARD, {"score": reward}, content=False))
                 if stats is not None:
                     for name in ("accepted", "enqueued", "rejected", "running"):
                         extra[semconv.STATS_PREFIX + name] = getattr(stats, name, None)
-                if exc is not None:
+                if isinstance(exc, BaseException):
                     extra[semconv.ERROR_TYPE] = describe.error_type(exc)
                 self._set_status(status, reason, extra)
                 if status == semconv.FAILED:

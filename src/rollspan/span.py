@@ -186,7 +186,7 @@ class RolloutSpan(Span):
 
     def record_reward(self, score: float, name: str | None = None) -> None:
         """See `rollspan.record_reward`."""
-        self.set_attributes({semconv.REWARD_SCORE: score, semconv.REWARD_NAME: name})
+        self.set_attributes({"score": score, "reward_name": name})
 
     def record_tool_call(self, tool: str, call_id: str | None = None, **content: Any) -> None:
         """See `rollspan.record_tool_call`."""

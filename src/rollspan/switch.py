@@ -10,6 +10,7 @@ from . import config, health
 if TYPE_CHECKING:
     from .runtime import Runtime
 
+_KNOWN = frozenset(name for variable in config.VARIABLES.values() for name in variable.environment)
 _lock = threading.RLock()
 _decided = False
 _runtime: Runtime | None = None
@@ -35,6 +36,11 @@ def _start(resolved: config.Resolved) -> None:
     settings = resolved.settings
     if not settings.enabled or settings.sdk_disabled:
         _set(None)
+        misspelt = [
+            p for p in resolved.problems if p.variable.startswith("ROLLSPAN_") and p.variable not in _KNOWN
+        ]
+        if misspelt:  # ROLLSPAN_ENABLE=1 must not just do nothing
+            config.report(config.Resolved(settings, resolved.sources, tuple(misspelt)))
         return
     config.report(resolved)
     _set(_made(settings))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from rollspan import owner
 from rollspan.recovery import Outcome
 
 
 def _existing(context: click.Context, parameter: click.Parameter, directory: Path) -> Path:
-    if not directory.is_dir():
+    if not directory.is_dir() and not owner.journals(directory):
         raise click.UsageError(
             f"No such directory: {directory}. Name the directory that the run wrote to (its ROLLSPAN_DIR)."
         )
@@ -28,11 +29,17 @@ directory_argument = click.argument(
 )
 
 
+def _what(exporter: str) -> str:
+    return "traces" if exporter.endswith("traces") else "records"
+
+
 def report(outcomes: Sequence[Outcome]) -> int:
     """Print a line for each journal; 1 where something is left, else 0."""
     for outcome in outcomes:
-        done = ", ".join(f"{n} to {name}" for name, n in outcome.delivered.items()) or "nothing to deliver"
-        click.echo(f"{outcome.name}: {done}")
+        done = [f"{n} {_what(name)} to {name}" for name, n in outcome.delivered.items() if n]
+        done += [f"thrown away what {name} did not take" for name in outcome.discarded]
+        if done or not outcome.left_because:
+            click.echo(f"{outcome.name}: {', '.join(done) or 'nothing that had not been delivered'}")
         if outcome.left_because:
             click.echo(f"{outcome.name}: something stays in the journal: {outcome.left_because}", err=True)
     return int(any(outcome.left_because for outcome in outcomes))

@@ -18,8 +18,15 @@ from rollspan.cli._outcomes import directory_argument, report
     help="Send traces and records to this OTLP endpoint instead of the run's own.",
 )
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="For each dead process.")
+@click.option(
+    "--discard",
+    is_flag=True,
+    help="Throw away what no endpoint takes, once the file of records has its part.",
+)
 @click.pass_context
-def command(context: click.Context, directory: Path, endpoint: str | None, timeout: float) -> None:
+def command(
+    context: click.Context, directory: Path, endpoint: str | None, timeout: float, discard: bool
+) -> None:
     """Deliver the sessions of processes that died: to the file of records, and to where they were sent.
 
     DIR is the run's ROLLSPAN_DIR [default: $ROLLSPAN_DIR, else ./rollspan-data]. Run it on the machine where the
@@ -29,7 +36,7 @@ def command(context: click.Context, directory: Path, endpoint: str | None, timeo
     Exit codes: 0; 1 something could not be delivered and stays; 2 wrong use.
     """
     settings = config.resolve(dir=directory, endpoint=endpoint).settings
-    outcomes = recovery.recover(settings, None, timeout=timeout)
+    outcomes = recovery.recover(settings, None, timeout=timeout, discard=discard)
     if not outcomes:
         click.echo(f"Nothing to recover below {directory}: no process died here with sessions undelivered.")
     context.exit(report(outcomes))
