@@ -75,7 +75,7 @@ def records(directory: Path) -> list[dict[str, Any]]:
 
 
 def comparable(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in r.items() if k not in ("trace_id", "session_id")} for r in found]
+    return [{k: v for k, v in r.items() if k not in ("trace_id", "session_id", "run_id")} for r in found]
 
 
 def test_both_routes_give_equal_records(run_program: Run, tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ def fold_trace(spans: Iterable[SpanData]) -> Record | None:
     session_id = attributes.get(semconv.SESSION_ID)
     record["session_id"] = session_id if type(session_id) is str and session_id else trace_id
     record["trace_id"] = trace_id
+    run_id = attributes.get(semconv.RUN_ID)
+    if type(run_id) is str and run_id:
+        record["run_id"] = run_id
     for name, field in _ROOT_SCALARS:
         value = attributes.get(name)
         if type(value) is str or (value is not None and _is_scalar(value)):

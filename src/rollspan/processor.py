@@ -132,6 +132,8 @@ class _PlainSession:
             attributes.pop(semconv.LATE, None)
             attributes.setdefault(semconv.REQUEST_ID, next(runtime.request_ids))
             attributes.setdefault(semconv.RANK, runtime.settings.rank)
+            if runtime.settings.run_id:
+                attributes.setdefault(semconv.RUN_ID, runtime.settings.run_id)
             attributes.setdefault(semconv.STATUS, semconv.PENDING)
             attributes.setdefault(semconv.SESSION_ID, self._hex.decode())
             self._attributes = attributes

@@ -8,7 +8,7 @@ since the epoch (`*_ts`), durations float seconds (`*_s`). docs/specification.md
 - `queue_wait_s`, `runner_wait_s`, `execution_s`, `post_wait_s`, `total_s`, `unattributed_s`
 - `generate_s`, `reward_calc_s`, `toolcall_s`, `<phase>_s`; `<phase>_wall_s` where it differs from the sum
 - `phases`: {name: [{start_ts, end_ts}]}, always there
-- `session_id`, `trace_id` (32 hex digits), `task_id`, `group_id`, `role`, `workflow`,
+- `session_id`, `trace_id` (32 hex digits), `run_id`, `task_id`, `group_id`, `role`, `workflow`,
   `rejection_reason`, `error_type`
 - `input_tokens`, `output_tokens`, `turns`, `weight_version_min`, `weight_version_max`: int
 - `reward`: float, or one of "NaN", "Infinity", "-Infinity"

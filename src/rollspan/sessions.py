@@ -72,6 +72,8 @@ class Session(WaitingTrace):
             semconv.RANK: settings.rank,
             semconv.STATUS: semconv.PENDING,
         }
+        if settings.run_id:
+            known[semconv.RUN_ID] = settings.run_id
         if settings.role is not None:
             known[semconv.ROLE] = settings.role
         theirs = {_NAMES.get(name, name): value for name, value in given.items()}

@@ -38,14 +38,14 @@ def command(context: click.Context, steps: int, out: Path) -> None:
 
     A server in a second process speaks SGLang's protocol, a pool of processes scores the answers, and a trainer
     improves the policy: the parts of a real job, in about half a minute. Ctrl-C ends it early and still shows
-    what was recorded. Needs torch and httpx: pip install 'rollspan[demo]'.
+    what was recorded. Needs torch and httpx: pip install '/path/to/rollspan[demo]'.
 
     Exit codes: 0; 1 nothing was recorded; 2 wrong use, or torch or httpx is missing; 130 interrupted.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise click.UsageError(
-            f"The demo needs {' and '.join(missing)}, not installed here: pip install 'rollspan[demo]'"
+            f"The demo needs {' and '.join(missing)}, not installed here: pip install '/path/to/rollspan[demo]'"
         )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

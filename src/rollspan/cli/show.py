@@ -30,13 +30,24 @@ _FEW = 10
     type=click.IntRange(min=0),
     help="Waterfalls of the N slowest rollouts. [default: 1]",
 )
+@click.option(
+    "--run", "run_id", metavar="ID", help="The run of this id, or how that begins. [default: the latest]"
+)
+@click.option("--all-runs", is_flag=True, help="All runs that wrote to DIR, together.")
 @click.option("--open", "is_open", is_flag=True, help="What is open now in a running job that writes to DIR.")
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: the figures, or the chosen records one a line."
 )
 @click.pass_context
 def command(
-    context: click.Context, path: str, wanted: str | None, slowest: int | None, is_open: bool, as_json: bool
+    context: click.Context,
+    path: str,
+    wanted: str | None,
+    slowest: int | None,
+    run_id: str | None,
+    all_runs: bool,
+    is_open: bool,
+    as_json: bool,
 ) -> None:
     """Show the rollouts that a run recorded: how they ended, where their time went, the slowest to scale.
 
@@ -60,6 +71,8 @@ def command(
     records, found_problem = _load(context, path)
     if wanted is not None:
         records = [_the_one(context, records, wanted, path)]
+    elif not all_runs:
+        records = _of_one_run(context, records, run_id)
     if as_json:
         _print_json(records, slowest, wanted)
     else:
@@ -74,8 +87,10 @@ def _options(wanted: str | None, slowest: int | None, is_open: bool) -> list[tup
 def _load(context: click.Context, path: str) -> tuple[list[Record], bool]:
     problems: list[str] = []
     records = view.load(path, problems)
-    for problem in problems:
+    for problem in problems[:_FEW]:
         _tell(problem)
+    if len(problems) > _FEW:
+        _tell(f"and {len(problems) - _FEW} more like these")
     if not records:
         where = "standard input" if path == "-" else path
         looked = "files named sessions-r*.jsonl in and below " if path != "-" and Path(path).is_dir() else ""
@@ -102,6 +117,24 @@ def _the_one(context: click.Context, records: list[Record], wanted: str, path: s
         listed = "\n  ".join(ids) + more
         _give_up(context, f"{len(found)} rollouts fit {wanted!r}; give more of the id:\n  {listed}")
     return found[0]
+
+
+def _of_one_run(context: click.Context, records: list[Record], run_id: str | None) -> list[Record]:
+    """The records of the run that begins so, else of the one that submitted a rollout last."""
+    if run_id is None:
+        latest = max(records, key=lambda record: float(record.get("submit_ts", 0.0))).get("run_id")
+        chosen = [record for record in records if record.get("run_id") == latest]
+    else:
+        chosen = [record for record in records if str(record.get("run_id", "")).startswith(run_id)]
+    runs = sorted({str(record.get("run_id", "without an id")) for record in records})
+    shown = ", ".join(map(view.safe, runs[-_FEW:]))
+    if not chosen:
+        _give_up(context, f"no run here begins with {run_id!r}; there are: {shown}")
+    if run_id is None and len(runs) > 1:
+        _tell(
+            f"{len(runs)} runs are in here, this is the latest; --run ID or --all-runs shows others: {shown}"
+        )
+    return chosen
 
 
 def _print_json(records: list[Record], slowest: int | None, wanted: str | None) -> None:
