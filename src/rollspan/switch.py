@@ -39,7 +39,7 @@ def _start(resolved: config.Resolved) -> None:
         misspelt = [
             p for p in resolved.problems if p.variable.startswith("ROLLSPAN_") and p.variable not in _KNOWN
         ]
-        if misspelt:  # ROLLSPAN_ENABLE=1 must not just do nothing
+        if misspelt:  # a job whose switch is misspelt must not just run untraced
             config.report(config.Resolved(settings, resolved.sources, tuple(misspelt)))
         return
     config.report(resolved)

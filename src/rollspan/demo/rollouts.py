@@ -18,7 +18,7 @@ class Sample:
 
     group: Group
     session: rollspan.Session
-    running: asyncio.Task[None] | None = None
+    running: asyncio.Task[None] | None = None  # set when the rollout has begun
     trajectory: Trajectory | None = None  # set when accepted
     done: bool = False
 
@@ -122,14 +122,17 @@ class Rollouts:
         while True:
             sample = await self._queue.get()
             if not sample.done:
-                self.counts.enqueued -= 1
                 sample.session.mark_enqueued()
-                sample.running = asyncio.create_task(self._rollout(sample))
-                await asyncio.wait([sample.running])
+                await asyncio.wait([asyncio.create_task(self._rollout(sample))])
 
     async def _rollout(self, sample: Sample) -> None:
         """Run one rollout to its verdict."""
+        if sample.done:
+            return
+        # Known from here on: a task cancelled before its first step would never come to its `except`.
+        sample.running = asyncio.current_task()
         session, counts, trajectory = sample.session, self.counts, None
+        counts.enqueued -= 1
         counts.running += 1
         try:
             async with session.execution():
