@@ -9,13 +9,17 @@ TEST_ARGS ?=
 INSTALL = @quiet=; [ -t 1 ] || quiet=-q; $(BIN)/python -m pip install $$quiet $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+# Real backends to test against, built once for all checkouts.
+export BACKENDS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollspan/backends
+.PHONY: help demo test check backends test-backends clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    train a tiny policy and see every rollout traced   (DEMO_ARGS='--steps 20')"
 	@echo "make test    run the tests                                      (TEST_ARGS='-k fold')"
 	@echo "make check   ruff and mypy"
+	@echo "make backends        build a real Collector and a real Jaeger (needs Go)"
+	@echo "make test-backends   run the tests that need those; none may be skipped"
 	@echo "make clean   remove .venv, caches and what a demo wrote here"
 
 demo: $(VENV)/.demo
@@ -29,6 +33,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+backends:
+	otel-collector/backends/build.sh "$(BACKENDS_DIR)"
+
+test-backends: $(VENV)/.dev backends
+	OMP_NUM_THREADS=1 REQUIRE_ALL=1 $(BIN)/python -m pytest -q -rs tests/backends $(TEST_ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build rollspan-data rollspan-demo

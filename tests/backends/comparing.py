@@ -1,0 +1,79 @@
+"""What was recorded, beside what backends show of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rollspan import owner
+from rollspan.spandata import SpanData
+from rollspan.testing import Recording
+
+from .services import Jaeger, wait_until
+
+
+def kept(directory: Path) -> dict[str, list[SpanData]]:
+    """The spans of every trace in the kept journals of a data directory, by trace id."""
+    traces: dict[str, list[SpanData]] = {}
+    for trace in Recording(directory).traces():
+        for span in trace.spans:
+            traces.setdefault(f"{span.trace_id:032x}", []).append(span)
+    return traces
+
+
+def resources(directory: Path) -> list[dict[str, Any]]:
+    """The resource of each process that kept a journal."""
+    return [journal["resource"] for journal in owner.journals(directory)]
+
+
+def in_file(directory: Path) -> list[dict[str, Any]]:
+    """The records in the files of a data directory."""
+    return [
+        json.loads(line)
+        for path in sorted(directory.glob("sessions-r*.jsonl"))
+        for line in path.read_bytes().splitlines()
+    ]
+
+
+def by_id(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Records by session id; none may be there twice."""
+    found = list(records)
+    repeated = [name for name, n in Counter(record["session_id"] for record in found).items() if n > 1]
+    assert not repeated, f"there more than once: {repeated[:5]}"
+    return {record["session_id"]: record for record in found}
+
+
+def exact(span: SpanData) -> tuple[object, ...]:
+    """Everything of a span, in a form that compares types too (1, 1.0 and True are three values)."""
+    attributes = sorted((name, _typed(value)) for name, value in span.attributes.items())
+    links = [
+        (link.trace_id, link.span_id, sorted((name, _typed(v)) for name, v in link.attributes.items()))
+        for link in span.links
+    ]
+    return (*span[:7], attributes, span.status, span.status_message, links)
+
+
+def _typed(value: Any) -> tuple[str, object]:
+    if isinstance(value, list | tuple):
+        return "list", [_typed(item) for item in value]
+    return type(value).__name__, value
+
+
+def assert_jaeger_has(jaeger: Jaeger, expected: Mapping[str, list[SpanData]], service: str) -> None:
+    """Every trace is there to the last attribute and nanosecond, each span once, and no other trace."""
+    assert expected
+    number = sum(map(len, expected.values()))
+    shown: dict[str, list[SpanData]] = {}
+
+    def complete() -> bool:
+        shown.clear()
+        shown.update(jaeger.traces(service))
+        return sum(map(len, shown.values())) >= number
+
+    wait_until(complete, f"all of {number} spans to reach Jaeger")
+    assert shown.keys() == expected.keys()
+    for trace_id, spans in expected.items():
+        assert sorted(map(exact, shown[trace_id])) == sorted(map(exact, spans))
