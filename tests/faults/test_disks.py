@@ -1,0 +1,133 @@
+"""Disks that are full or cannot be written: the program goes on, and what it recorded is there when they are mended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.jobs import JOB, assert_all, in_file, nothing_left, recover
+from tests.needs import need
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount")
+    if mounted:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    need(mounted, "mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room on a disk; what to remove to mend it."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    return ballast
+
+
+def test_a_full_disk_under_the_file(run_program: Run, small_disk: Path) -> None:
+    """With no room for the file of records the sessions stay in the journal, until there is room again."""
+    data = small_disk / "data"
+    data.mkdir()
+    ballast = fill(small_disk)
+    done = run_program(JOB, "sys.exit", "parent", check=False, env={"ROLLSPAN_DIR": str(data)})
+    assert done.returncode == 3, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "rollspan recover" in done.stderr
+    ballast.unlink()
+    assert recover(data).returncode == 0
+    assert_all(in_file(data), reason="cancelled")
+    assert nothing_left(data)
+
+
+def test_a_disk_that_fills_up_under_the_file(run_program: Run, small_disk: Path) -> None:
+    """A file that runs out of room in the middle holds whole lines alone, and is completed later."""
+    data = small_disk / "data"
+    data.mkdir()
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 700_000)  # room for some of the records
+    run_program(JOB, "sys.exit", "parent", check=False, env={"ROLLSPAN_DIR": str(data)})
+    assert 0 <= len(in_file(data)) < 1070
+    ballast.unlink()
+    assert recover(data).returncode == 0
+    assert_all(in_file(data), reason="cancelled")
+
+
+def test_a_full_disk_under_the_journal(run_program: Run, tmp_path: Path, small_disk: Path) -> None:
+    """A journal's segment is reserved before it is written, so a full disk is no SIGBUS: it goes on in memory."""
+    fill(small_disk)
+    environment = {"ROLLSPAN_JOURNAL_DIR": str(small_disk)}
+    done = run_program(JOB, "sys.exit", "parent", check=False, env=environment)
+    assert done.returncode == 3, done.stderr
+    assert "in memory" in done.stderr
+    assert_all(in_file(tmp_path / "data"), reason="cancelled")
+
+
+def test_a_disk_that_fills_up_under_the_journal(run_program: Run, tmp_path: Path, small_disk: Path) -> None:
+    """Where the next segment finds no room any more, what was written stays, and the rest goes on in memory."""
+    environment = {"ROLLSPAN_JOURNAL_DIR": str(small_disk)}
+    program = (
+        f"from pathlib import Path\nfrom rollspan import journal\njournal.SEGMENT_BYTES = 1 << 18\n"
+        f"import rollspan\nwith rollspan.session(task_id='parent'): pass\n"
+        f"ballast = open({str(small_disk / 'ballast')!r}, 'wb', buffering=0)\n"
+        "try:\n    while True: ballast.write(b'x' * 4096)\nexcept OSError: pass\n" + JOB
+    )
+    done = run_program(program, "sys.exit", "parent", check=False, env=environment)
+    assert done.returncode == 3, done.stderr
+    assert "in memory" in done.stderr
+    records = in_file(tmp_path / "data")
+    assert_all([record for record in records if record["task_id"] != "parent"], reason="cancelled")
+
+
+def test_a_data_directory_that_is_read_only(run_program: Run, tmp_path: Path) -> None:
+    """A folder that takes no files loses nothing: the journal lies elsewhere, and `recover` completes it later."""
+    data = tmp_path / "data"
+    data.mkdir()
+    unshare = shutil.which("unshare")
+    read_only = [str(unshare), "--mount", "sh", "-c"]
+    script = f'mount --bind "{data}" "{data}" && mount -o remount,ro,bind "{data}" && exec "$@"'
+    probe = [*read_only, script, "sh", "true"]
+    allowed = unshare and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    need(allowed, "a read-only mount needs unshare, mount and root")
+    done = run_program(
+        JOB, "sys.exit", "parent", check=False, launcher=(*read_only, script, "sh", sys.executable)
+    )
+    assert done.returncode == 3, done.stderr
+    assert "Read-only file system" in done.stderr
+    assert not in_file(data)
+    done = recover(data)
+    assert done.returncode == 0, done.stderr
+    assert_all(in_file(data), reason="cancelled")
+
+
+def test_recovery_onto_a_full_disk_keeps_the_journal(run_program: Run, small_disk: Path) -> None:
+    """`recover` that finds no room says so, exits 1, and leaves everything for the next time."""
+    data = small_disk / "data"
+    data.mkdir()
+    run_program(JOB, "SIGKILL", "parent", check=False, env={"ROLLSPAN_DIR": str(data)})
+    for path in data.glob("*.jsonl"):
+        path.unlink()
+    ballast = fill(small_disk)
+    failed = recover(data)
+    assert failed.returncode == 1
+    assert "No space left on device" in failed.stderr
+    ballast.unlink()
+    assert recover(data).returncode == 0
