@@ -74,10 +74,14 @@ class Joiner:
         if trace is not None:
             finished.append(Finished(at, trace))
 
-    def rest(self, at: Position) -> list[Finished]:
-        """The traces that have no end, because their process died; in the order in which they began."""
+    def rest(self, segment: int) -> list[Finished]:
+        """The traces that have no end, because their process died; in the order in which they began.
+
+        Each is given a place of its own in `segment`, one behind all that were written: cursors tell them apart.
+        """
         finished: list[Finished] = []
-        for trace_hex, trace in self.open.items():
+        for place, (trace_hex, trace) in enumerate(self.open.items(), 1):
+            at = Position(segment, place)
             self._add(finished, at, lambda h=trace_hex, t=trace: finish(h, t.lines))
         self.open.clear()
         return finished

@@ -56,8 +56,8 @@ def _read(left: Left, deliver_from: Position | None = None) -> Iterator[tuple[li
             continue
         at = Position(number, len(chunk))
         yield joiner.feed(chunk, Position(number, 0), deliver_from), at
-    end = Position(at.segment + 1, 0)
-    yield joiner.rest(end), end
+    rest = joiner.rest(at.segment + 1)
+    yield rest, rest[-1].at if rest else Position(at.segment + 1, 0)
 
 
 def _settings_of(left: Left, mine: Settings) -> Settings:
@@ -93,6 +93,7 @@ def _deliver(
             if whole.end <= delivery.cursor and not whole.finished:
                 continue
             batch = _skip_known(whole, known) if known is not None else whole
+            taken = [f for f in batch.finished if f.at > delivery.cursor]
             for _ in range(3):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0.0:
@@ -102,7 +103,8 @@ def _deliver(
                 time.sleep(0.2)
             else:
                 return False
-            taken = () if delivery.off else batch.finished
+            if delivery.off:
+                taken = []
             if not delivery.name.endswith("traces"):
                 taken = [f for f in taken if f.trace.record is not None]
             outcome.delivered[delivery.name] = outcome.delivered.get(delivery.name, 0) + len(taken)

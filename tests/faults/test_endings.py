@@ -75,15 +75,19 @@ def test_recovery_killed_fifty_times(tmp_path: Path) -> None:
     for path in [*data.glob("*.jsonl"), *(tmp_path / "journals").rglob("cursors.json")]:
         path.unlink()
     moments = random.Random(uuid.uuid4().int)
-    sizes = set()
-    for _ in range(50):
+    sizes, start = set(), 0.0
+    for kill in range(50):
+        if kill % 10 == 0:  # how long a start takes just now, with nothing to recover
+            before = time.monotonic()
+            recover(tmp_path / "empty")
+            start = time.monotonic() - before
         process = subprocess.Popen(
             [*ROLLSPAN, "recover", str(data)],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(moments.uniform(0.2, 1.2))
+        time.sleep(start * moments.uniform(0.5, 2.5))
         process.kill()
         process.wait()
         sizes.add(sum(path.stat().st_size for path in data.glob("*.jsonl")))
@@ -92,3 +96,27 @@ def test_recovery_killed_fifty_times(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert_all(in_file(data), reason="process_died", times=jobs)
     assert "Nothing to recover" in recover(data, env=environment).stdout
+
+
+MANY_OPEN = """
+import os, signal, rollspan
+for task in range(1300):
+    session = rollspan.start_session(task_id=task)
+    with session.execution():
+        pass
+    if task % 2:
+        session.mark_accepted()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("by", ["recover", "start"])
+def test_more_open_sessions_than_a_batch_holds(run_program: Run, tmp_path: Path, by: str) -> None:
+    """However many sessions were open when their process died, all have a record, and as many are reported."""
+    run_program(MANY_OPEN, check=False)
+    data = tmp_path / "data"
+    if by == "recover":
+        assert "1300 records to file" in recover(data).stdout
+    else:
+        run_program(NEXT)
+    assert sorted(record["task_id"] for record in of_life(data)) == list(range(1300))
