@@ -68,7 +68,10 @@ def __getattr__(name: str) -> "Any":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415
 
-    module = importlib.import_module(f".{_ELSEWHERE.get(name, 'api')}", __name__)
+    from . import loading  # noqa: PLC0415
+
+    with loading.lock:
+        module = importlib.import_module(f".{_ELSEWHERE.get(name, 'api')}", __name__)
     value = globals()[name] = getattr(module, name)
     return value
 

@@ -100,11 +100,15 @@ def _number(name: str, value: Any) -> int | float | None:
     if value is None:
         return None
     if not isinstance(value, str | bytes) and not type(value).__module__.startswith("torch"):
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
+        with contextlib.suppress(Exception):  # a user's own type may raise anything
             return int(value) if name in _COUNTS else float(value)
-    expected = "a whole number" if name in _COUNTS else "a number (of a tensor: its .item())"
-    health.warn_once(f"api.{name}", "rollspan: %s=%.80r was left out: expected %s", name, value, expected)
+    _left_out(name, value, "a whole number" if name in _COUNTS else "a number (of a tensor: its .item())")
     return None
+
+
+def _left_out(name: str, value: Any, expected: str) -> None:
+    shown = ascii(clean(value, limit=80))  # its own repr may raise
+    health.warn_once(f"api.{name}", "rollspan: %s=%s was left out: expected %s", name, shown, expected)
 
 
 def _without_content(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,12 +132,8 @@ def _weight_versions(value: Any) -> dict[str, Any]:
             if isinstance(value, Sequence) and not isinstance(value, str)
             else [int(value)]
         )
-    except (TypeError, ValueError):
-        health.warn_once(
-            "api.weight_version",
-            "rollspan: weight_version=%.80r was left out: expected an int or a sequence of ints",
-            value,
-        )
+    except Exception:  # noqa: BLE001 - a user's own type may raise anything
+        _left_out("weight_version", value, "an int or a sequence of ints")
         return {}
     if not versions:
         return {}

@@ -42,6 +42,7 @@ class RolloutSpanProcessor(SpanProcessor):
             context = span.get_span_context()
             if span.parent is None:
                 if phase == semconv.SESSION:
+                    runtime.start()
                     _PlainSession(runtime, span)
                 return
             known = runtime.live.get(context.trace_id)

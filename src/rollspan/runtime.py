@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 import threading
@@ -21,6 +20,7 @@ from . import (
     health,
     joiner,
     lines,
+    loading,
     owner,
     record,
     recovery,
@@ -96,15 +96,12 @@ class Runtime:
 
     def _build(self, described: Mapping[str, Any]) -> tuple[list[ThreadedDelivery], Any]:
         """The exporters; before them, so that they find the file free, what dead processes left."""
+        with loading.lock:
+            exporters.load(self.settings)
         try:
             self._adopt()
         except Exception:  # noqa: BLE001
             health.internal_error("adopt")
-        if self.settings.records_exporters:
-            try:  # it makes a resource, and a thread pool for it, when it is loaded: not possible at Python's exit
-                importlib.import_module("opentelemetry.sdk._logs")
-            except Exception:  # noqa: BLE001 - records stay in the journal then; the file must not wait for them
-                health.internal_error("build")
         deliveries = [ThreadedDelivery(e, described, self.journal) for e in exporters.build(self.settings)]
         metrics = exporters.build_metrics(
             self.settings, described, open_sessions=lambda: len(self.live), health=health.counters
@@ -123,7 +120,8 @@ class Runtime:
     def start(self) -> None:
         """Make files and threads before the first session looks at the clock: its time is not theirs."""
         if self._owner is None:
-            self.journal.start()
+            with loading.lock:  # what describes this process is loaded with the journal
+                self.journal.start()
 
     # What sessions ask.
 

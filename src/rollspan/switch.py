@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
-from . import config, health
+from . import config, health, loading
 
 if TYPE_CHECKING:
     from .runtime import Runtime
 
 _KNOWN = frozenset(name for variable in config.VARIABLES.values() for name in variable.environment)
-_lock = threading.RLock()
 _decided = False
 _runtime: Runtime | None = None
 
@@ -22,7 +20,7 @@ def runtime() -> Runtime | None:
 
 
 def _decide() -> Runtime | None:
-    with _lock:
+    with loading.lock:
         if not _decided:
             try:
                 _start(config.resolve())
@@ -47,7 +45,8 @@ def _start(resolved: config.Resolved) -> None:
 
 
 def _made(settings: config.Settings) -> Runtime:
-    from . import lifecycle  # noqa: PLC0415 - these load OpenTelemetry, and much else
+    # These load OpenTelemetry, and much else: all that sessions will need, while no fork can come in between.
+    from . import carriers, lifecycle, processor, sessions, steps  # noqa: F401, PLC0415
     from .runtime import Runtime  # noqa: PLC0415
 
     lifecycle.register(
@@ -68,7 +67,7 @@ def configure(**arguments: Any) -> None:
         **{"enabled": True, **arguments}
     )  # an unknown name is a TypeError, as in any call
     try:
-        with _lock:
+        with loading.lock:
             shutdown(None)
             _start(resolved)
     except Exception:  # noqa: BLE001
@@ -89,7 +88,7 @@ def flush(timeout: float | None) -> bool:
 
 def shutdown(timeout: float | None) -> bool:
     """See `rollspan.shutdown`."""
-    with _lock:
+    with loading.lock:
         old = _runtime
         _set(None)
     return old.close(timeout) if old is not None else True
@@ -99,8 +98,6 @@ def _renew_after_fork() -> None:
     """In a forked child: the parent's machinery is not ours; one like it is made when it is needed."""
     from . import ids  # noqa: PLC0415
 
-    global _lock  # noqa: PLW0603
-    _lock = threading.RLock()
     health.after_fork()
     ids.forget()
     if _runtime is not None:
@@ -116,7 +113,7 @@ def undecide() -> None:
 
 def lent(settings: config.Settings) -> Runtime:
     """In a pool's process: the machinery, made like the caller's where this process has none."""
-    with _lock:
+    with loading.lock:
         found = runtime()
         if found is None:
             found = _made(settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +14,7 @@ from rollspan.spandata import AttributeValue
 from . import third_party
 from .base import Exporter, MetricsSink
 from .jsonl import RecordFile
-from .otlp import RecordExporter, TraceExporter
+from .otlp import RecordExporter, TraceExporter, protocol_of
 from .third_party import ThirdPartyExporter, UnknownExporterError
 
 _OTLP_PROTOCOLS = {"otlp": None, "otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}
@@ -50,6 +52,28 @@ def build(settings: ExporterSettings) -> list[Exporter]:
             except UnknownExporterError as error:
                 health.warn_once(f"exporters.unknown.{signal}.{name}", "rollspan: %s", error)
     return built
+
+
+def load(settings: ExporterSettings) -> None:
+    """Load the modules that exporting needs, so that none is being loaded while batches are sent.
+
+    What cannot be loaded is reported when it is used.
+    """
+    wanted = [("traces", "traces", name) for name in settings.traces_exporters]
+    wanted += [("records", "logs", name) for name in settings.records_exporters]
+    wanted += [("metrics", "metrics", name) for name in settings.metrics_exporters]
+    for signal, of_otlp, name in wanted:
+        with contextlib.suppress(Exception):
+            if name in _OTLP_PROTOCOLS:
+                ways = importlib.import_module(".transport", __name__).WAYS
+                ways[_OTLP_PROTOCOLS[name] or protocol_of(of_otlp)].load(of_otlp)
+            else:
+                third_party.find(name, signal).load()
+    with contextlib.suppress(Exception):
+        if settings.metrics_exporters:
+            importlib.import_module(".metrics_pipeline", __name__)
+        if settings.records_exporters:  # loading it starts threads, which is not possible at Python's exit
+            importlib.import_module("opentelemetry.sdk._logs")
 
 
 def make(name: str, signal: str, endpoint: str | None = None) -> Exporter:

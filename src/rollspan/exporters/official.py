@@ -21,14 +21,19 @@ _CLASSES: Final = {
 _SIGNAL_PATH: Final = re.compile(r"/v1/(traces|logs|metrics)$")
 
 
+def load(protocol: str, signal: str) -> Any:
+    """The official exporter's class, with all that comes with loading it; arguments as for `make`."""
+    module, name = _CLASSES[signal]
+    return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{module}"), name)
+
+
 def make(protocol: str, signal: str, endpoint: str | None) -> Any:
     """The official exporter of `signal` over `protocol` ("http" or "grpc"); connects to nothing yet.
 
     `endpoint` goes before the environment: for HTTP a base address, as OTEL_EXPORTER_OTLP_ENDPOINT is.
     Raises whatever the exporter raises for a wrong setting.
     """
-    module, name = _CLASSES[signal]
-    made = getattr(import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{module}"), name)
+    made = load(protocol, signal)
     if endpoint and protocol == "http":
         base = _SIGNAL_PATH.sub("", endpoint.rstrip("/")).rstrip("/")
         endpoint = f"{base if '://' in base else f'http://{base}'}/v1/{signal}"

@@ -43,6 +43,11 @@ class _Way:
         self._exporter: Any = None
         self._helper = Helper(f"rollspan-otlp-{signal}")
 
+    @classmethod
+    def load(cls, signal: str) -> None:
+        """Load what sending that signal needs."""
+        official.load(cls.protocol, signal)
+
     def send(self, data: bytes, objects: Callable[[], Any], timeout: float) -> Answer:
         """See Transport; never raises."""
         deadline = time.monotonic() + timeout
