@@ -19,7 +19,8 @@ import orjson
 from . import health
 from .spandata import AttributeValue, Scalar
 
-MAX_ATTRIBUTES = 128  # of one span: OpenTelemetry's default limit
+MAX_SPAN_ATTRIBUTES = 128  # OpenTelemetry's default limit
+MAX_ATTRIBUTES = MAX_SPAN_ATTRIBUTES - 4  # session, phase, parent phase, and late or foreign are added later
 MAX_DEPTH = 8
 DEFAULT_MAX_BYTES = 16384
 

@@ -38,8 +38,16 @@ _COUNTS = frozenset({"input_tokens", "output_tokens", "cached_tokens"})
 _SPECIAL = frozenset(
     {"weight_version", "finish_reasons", "continuation", "prompt", "completion", "arguments", "result"}
 )
+# Whatever span they are given to: what a model reads or writes may not slip in by a plain attribute.
 _CONTENT_NAMES = frozenset(
-    {semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES, semconv.TOOL_ARGUMENTS, semconv.TOOL_RESULT}
+    {
+        "prompt",
+        "completion",
+        semconv.INPUT_MESSAGES,
+        semconv.OUTPUT_MESSAGES,
+        semconv.TOOL_ARGUMENTS,
+        semconv.TOOL_RESULT,
+    }
 )
 
 
@@ -80,7 +88,8 @@ def _special(result: dict[str, Any], phase: str, name: str, value: Any, *, conte
         if content and value is not None:
             result[text] = value if isinstance(value, str) else _json(value)
     elif phase != semconv.GENERATE:
-        result[name] = value
+        if content or name not in _CONTENT_NAMES:
+            result[name] = value
     elif name == "weight_version":
         result.update(_weight_versions(value))
     elif name == "finish_reasons":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from . import fold, health, lines, record
-from .attributes import MAX_ATTRIBUTES
+from .attributes import MAX_SPAN_ATTRIBUTES
 from .journal import Position
 from .lines import Line
 from .spandata import FinishedTrace, SpanData
@@ -95,7 +95,7 @@ def with_record(spans: Sequence[SpanData], *, export_spans: bool) -> FinishedTra
     root = spans[0]
     attributes = dict(root.attributes)
     for name, value in record.root_attributes(folded).items():
-        if len(attributes) >= MAX_ATTRIBUTES and name not in attributes:
+        if len(attributes) >= MAX_SPAN_ATTRIBUTES and name not in attributes:
             break  # dozens of different phases: their durations stand in the record and on their spans
         attributes[name] = value
     root = root._replace(attributes=attributes)

@@ -1,0 +1,136 @@
+"""Processes side by side, forks at any moment, signals in the middle: no file shared, nothing lost, no one stuck."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import CLEAN
+from tests.faults.jobs import JOB, assert_all, in_file, nothing_left
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_processes_with_the_same_folder(tmp_path: Path) -> None:
+    """Four processes of one rank and one folder at the same time: all their sessions, in files of their own."""
+    data = tmp_path / "data"
+    environment = {**CLEAN, "ROLLSPAN_ENABLED": "1", "ROLLSPAN_DIR": str(data)}
+    command = [sys.executable, "-c", JOB, "sys.exit", "parent"]
+    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(4)]
+    for process in processes:
+        assert process.communicate()[1].count(b"\n") <= 1  # the word about sessions without a verdict
+    assert_all(in_file(data), reason="cancelled", times=4)
+    for path in data.glob("*.jsonl"):
+        run_ids = {record["run_id"] for record in in_file(data)}
+        assert len(run_ids) == 4, path
+    assert nothing_left(data)
+
+
+FORKS = """
+import os, random, sys, threading, time
+import rollspan
+
+def life(task, n):
+    for i in range(n):
+        session = rollspan.start_session(task_id=f"{task}-{i}")
+        with session.execution(), rollspan.phase("generate", prompt_length=i):
+            session.count("steps")
+        session.mark_accepted()
+        session.mark_consumed()
+
+stop = threading.Event()
+done = [0] * 3
+def busy(number):
+    while not stop.is_set():
+        life(f"thread-{number}-{done[number]}", 1)
+        done[number] += 1
+
+threads = [threading.Thread(target=busy, args=(n,)) for n in range(len(done))]
+for thread in threads:
+    thread.start()
+children = []
+for n in range(60):
+    time.sleep(random.uniform(0, 0.01))
+    if n % 7 == 0:
+        rollspan.flush(0.01)
+    pid = os.fork()
+    if pid == 0:
+        life(f"child-{n}", 5)
+        sys.exit(0)
+    children.append(pid)
+codes = [os.waitpid(pid, 0)[1] for pid in children]
+stop.set()
+for thread in threads:
+    thread.join()
+print(codes.count(0), sum(done))
+"""
+
+
+def test_forks_in_the_middle_of_everything(run_program: Run, tmp_path: Path) -> None:
+    """Sixty forks while threads record and the worker delivers: no child is stuck, none repeats its parent."""
+    done = run_program(FORKS, env={"PYTHONWARNINGS": "ignore"})
+    whole, of_threads = map(int, done.stdout.split())
+    assert whole == 60
+    records = in_file(tmp_path / "data")
+    assert len({record["session_id"] for record in records}) == len(records)
+    assert len({record["task_id"] for record in records}) == len(records)
+    of_children = [record for record in records if record["task_id"].startswith("child")]
+    assert len(of_children) == 60 * 5
+    assert len(records) - len(of_children) == of_threads
+    assert all(record["status"] == "accepted" for record in records)
+    assert nothing_left(tmp_path / "data")
+
+
+SIGNALS = """
+import os, signal, threading, time
+import rollspan
+
+handled = 0
+def handler(number, frame):
+    global handled
+    handled += 1
+    session = rollspan.start_session(task_id=f"handler-{handled}")
+    with session.execution(), rollspan.phase("toolcall"):
+        pass
+    session.mark_accepted()
+    session.mark_consumed()
+
+with rollspan.session(task_id="first"):  # what is loaded with the first session is loaded
+    pass
+signal.signal(signal.SIGUSR1, handler)
+go_on = True
+def shoot():
+    while go_on:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.0005)
+shooter = threading.Thread(target=shoot)
+shooter.start()
+for i in range(3000):
+    session = rollspan.start_session(task_id=i)
+    with session.execution(), rollspan.phase("generate"):
+        pass
+    session.mark_accepted()
+    session.mark_consumed()
+go_on = False
+shooter.join()
+time.sleep(0.01)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+print(handled)
+"""
+
+
+def test_signal_handlers_that_record(run_program: Run, tmp_path: Path) -> None:
+    """Handlers that come in between the lines of the journal and record sessions of their own lose none."""
+    done = run_program(SIGNALS)
+    records = in_file(tmp_path / "data")
+    handled = int(done.stdout)
+    assert handled > 10
+    assert {record["task_id"] for record in records} == {
+        "first",
+        *range(3000),
+        *(f"handler-{n}" for n in range(1, handled + 1)),
+    }
+    assert len(records) == 3001 + handled
+    assert all(set(record["phases"]) <= {"execution", "generate", "toolcall"} for record in records)
