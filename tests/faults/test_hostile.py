@@ -144,6 +144,7 @@ def test_a_session_with_forty_thousand_phases(
     assert record["turns"] == record["output_tokens"] == 20_000
     spans = receiver.spans()
     assert len({span["span_id"] for span in spans}) == len(spans) == 40_001
+    assert max(map(len, receiver.bodies("traces"))) <= 4 << 20  # what receivers take at once
 
 
 CLOCK = """

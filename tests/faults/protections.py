@@ -1,0 +1,277 @@
+"""Every test of a failure mode, and the protection without which it has to fail (see `prove.py`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Protection(NamedTuple):
+    """`test` fails when, in `file` below src/rollspan, `text` is replaced by `without`."""
+
+    test: str
+    file: str
+    text: str
+    without: str
+
+
+_JOURNAL_IN_A_FILE = ("journal.py", "        if folder is None:\n", "        if True:\n")
+
+PROTECTIONS = (
+    # The process.
+    Protection("tests/faults/test_endings.py::test_an_abrupt_end_is_recovered", *_JOURNAL_IN_A_FILE),
+    Protection(
+        "tests/faults/test_endings.py::test_an_orderly_end_delivers",
+        "lifecycle.py",
+        "multiprocessing.util.Finalize(None, _at_exit, exitpriority=10)",
+        "pass",
+    ),
+    Protection(
+        "tests/faults/test_endings.py::test_the_next_start_delivers", "runtime.py", "self._adopt()", "pass"
+    ),
+    Protection(
+        "tests/faults/test_endings.py::test_recovery_killed_fifty_times",
+        "recovery.py",
+        "known_ids(theirs.dir, theirs.rank) if is_file",
+        "set() if is_file",
+    ),
+    Protection(
+        "tests/faults/test_endings.py::test_more_open_sessions_than_a_batch_holds",
+        "joiner.py",
+        "at = Position(segment, place)",
+        "at = Position(segment, 0)",
+    ),
+    Protection(
+        "tests/test_recovery.py::test_a_long_session_is_recovered_with_its_phases",
+        "worker.py",
+        "            trace.checkpoint(older_than)\n",
+        "            pass\n",
+    ),
+    Protection(
+        "tests/test_recovery.py::test_the_journal_stays_bounded_and_open_sessions_survive_it",
+        "worker.py",
+        "        for segment in self._journal.segments_before(limit):\n            self._carry(segment)\n",
+        "        for segment in self._journal.segments_before(limit):\n",
+    ),
+    Protection(
+        "tests/test_recovery.py::test_a_live_journal_is_left_alone",
+        "owner.py",
+        "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+    ),
+    Protection(
+        "tests/faults/test_sharing.py::test_forks_in_the_middle_of_everything",
+        "loading.py",
+        'if hasattr(os, "register_at_fork"):',
+        "if False:",
+    ),
+    Protection(
+        "tests/faults/test_sharing.py::test_processes_with_the_same_folder",
+        "exporters/lockedfile.py",
+        "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+    ),
+    Protection(
+        "tests/test_journal.py::test_a_signal_handler_may_append",
+        "journal.py",
+        "            if self._busy:",
+        "            if False:",
+    ),
+    # Endpoints and backends.
+    Protection(
+        "tests/faults/test_endpoints.py::test_the_file_is_complete_and_the_program_ends[hangs]",
+        "delivery.py",
+        "        self._deadline = deadline\n",
+        "        self._deadline = deadline + 3600\n",
+    ),
+    Protection(
+        "tests/faults/test_endpoints.py::test_the_setting_bounds_the_wait_at_the_end",
+        "runtime.py",
+        "self.settings.exit_timeout if timeout is None",
+        "(9.0 - self.settings.exit_timeout) if timeout is None",
+    ),
+    Protection(
+        "tests/faults/test_endpoints.py::test_what_the_endpoint_did_not_take_is_delivered_later",
+        "exporters/answers.py",
+        "_TRANSIENT: Final = frozenset({429, 502, 503, 504})",
+        "_TRANSIENT: Final = frozenset()",
+    ),
+    Protection(
+        "tests/faults/test_endpoints.py::test_what_is_refused_for_good_is_said_and_not_kept",
+        "exporters/answers.py",
+        "    return Refused(said, unsupported=status == 404)",
+        "    return Retry(said)",
+    ),
+    Protection(
+        "tests/test_end_to_end.py::test_a_long_outage_is_caught_up_from_the_journal",
+        "delivery.py",
+        "                    self._behind = True\n",
+        "                    pass\n",
+    ),
+    Protection(
+        "tests/backends/test_outages.py::test_a_collector_killed_and_restarted_in_the_middle",
+        "exporters/transport.py",
+        "return Retry(_said(got.error, parts.url))",
+        "return Delivered()",
+    ),
+    Protection(
+        "tests/backends/test_outages.py::test_a_collector_that_starts_when_the_job_has_ended",
+        "exporters/transport.py",
+        "return Retry(_said(got.error, parts.url))",
+        "return Delivered()",
+    ),
+    Protection(
+        "tests/backends/test_outages.py::test_jaeger_alone_is_endpoint_enough",
+        "exporters/answers.py",
+        "unsupported=status == 404",
+        "unsupported=False",
+    ),
+    Protection(
+        "tests/backends/test_kills.py::test_a_demo_killed_at_random_moments_loses_no_session",
+        *_JOURNAL_IN_A_FILE,
+    ),
+    # Disks.
+    Protection(
+        "tests/faults/test_disks.py::test_a_full_disk_under_the_file",
+        "exporters/jsonl.py",
+        'return Retry(f"cannot write records to {place}: {error.strerror or error}")',
+        "return Delivered()",
+    ),
+    Protection(
+        "tests/faults/test_disks.py::test_a_disk_that_fills_up_under_the_file",
+        "exporters/lockedfile.py",
+        "            os.ftruncate(self._fd, before)\n            raise\n",
+        "            raise\n",
+    ),
+    Protection(
+        "tests/faults/test_disks.py::test_a_full_disk_under_the_journal",
+        "journal.py",
+        "os.posix_fallocate(descriptor, 0, size)",
+        "os.ftruncate(descriptor, size)",
+    ),
+    Protection(
+        "tests/faults/test_disks.py::test_a_disk_that_fills_up_under_the_journal",
+        "journal.py",
+        "os.posix_fallocate(descriptor, 0, size)",
+        "os.ftruncate(descriptor, size)",
+    ),
+    Protection(
+        "tests/faults/test_disks.py::test_a_data_directory_that_is_read_only",
+        "place.py",
+        "            _MEMORY / user / key_of(directory),\n            disk_root(directory),\n"
+        "            Path(tempfile.gettempdir()) / user / key_of(directory),\n",
+        "            disk_root(directory),\n",
+    ),
+    Protection(
+        "tests/faults/test_disks.py::test_recovery_onto_a_full_disk_keeps_the_journal",
+        "recovery.py",
+        "                complete = False\n                outcome.unreached.append(delivery.name)",
+        "                outcome.unreached.append(delivery.name)",
+    ),
+    # Damage.
+    Protection(
+        "tests/faults/test_damage.py::test_damage_costs_only_the_lines_it_hits",
+        "lines.py",
+        "good = int(raw[:8], 16) == crc32(raw[_PREFIX:])",
+        "good = True",
+    ),
+    Protection(
+        "tests/faults/test_damage.py::test_a_header_that_was_lost",
+        "owner.py",
+        "                    found.setdefault(folder.name, _without_header(folder))\n",
+        "                    pass\n",
+    ),
+    Protection(
+        "tests/faults/test_damage.py::test_cursors_that_were_damaged",
+        "owner.py",
+        "    except (OSError, ValueError):\n        return {}",
+        "    except OSError:\n        return {}",
+    ),
+    # What a job does and gives.
+    Protection(
+        "tests/faults/test_hostile.py::test_hostile_values_and_names",
+        "attributes.py",
+        '    return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")',
+        "    return value",
+    ),
+    Protection(
+        "tests/faults/test_hostile.py::test_ten_thousand_sessions_at_once",
+        "delivery.py",
+        "                    self._behind = True\n",
+        "                    pass\n",
+    ),
+    Protection(
+        "tests/faults/test_hostile.py::test_a_session_with_forty_thousand_phases",
+        "exporters/otlp.py",
+        "MAX_REQUEST_BYTES: Final = 4_000_000",
+        "MAX_REQUEST_BYTES: Final = 1 << 40",
+    ),
+    Protection(
+        "tests/faults/test_hostile.py::test_a_wall_clock_that_steps",
+        "clock.py",
+        "monotonic_ns = time.monotonic_ns",
+        "monotonic_ns = time.time_ns",
+    ),
+    Protection(
+        "tests/faults/test_hostile.py::test_ranks_that_are_seeded_alike",
+        "ids.py",
+        "os.urandom(16 * _BLOCK)",
+        '__import__("random").randbytes(16 * _BLOCK)',
+    ),
+    Protection(
+        "tests/faults/test_secrets.py::test_content_is_nowhere",
+        "span.py",
+        "keep = self.owner.runtime.settings.capture_content",
+        "keep = True",
+    ),
+    # Contexts and providers.
+    Protection(
+        "tests/faults/test_context.py::test_generators_left_early_leave_nothing_current",
+        "scope.py",
+        "            late_context().detach(self._token)\n\n    def finish",
+        "            pass\n\n    def finish",
+    ),
+    Protection(
+        "tests/faults/test_context.py::test_tasks_threads_and_executors_keep_to_their_session",
+        "carriers.py",
+        "token = otel_context.attach(captured)",
+        "token = otel_context.attach(otel_context.get_current())",
+    ),
+    Protection(
+        "tests/faults/test_context.py::test_cancelled_sessions_do_not_stay_pending",
+        "sessions.py",
+        "    asyncio.CancelledError,\n",
+        "",
+    ),
+    Protection(
+        "tests/faults/test_context.py::test_one_failure_in_a_group_leaves_its_siblings_alone",
+        "context.py",
+        "    here[_OTEL_SPAN_KEY] = here[_PHASE_KEY] = span\n    return _attach(otel_context.Context(here))",
+        "    global _last\n    before, _last = globals().get('_last'), span\n"
+        "    here[_OTEL_SPAN_KEY] = here[_PHASE_KEY] = span if span.parent is None else before or span\n"
+        "    return _attach(otel_context.Context(here))",
+    ),
+    Protection(
+        "tests/faults/test_context.py::test_a_task_that_outlives_its_session_leaks_nothing",
+        "sessions.py",
+        "        if (self._ended or self.runtime.abandoned) and not self._mine",
+        "        if self.runtime.abandoned and not self._mine",
+    ),
+    Protection(
+        "tests/test_routes.py::test_a_provider_that_comes_late_is_found",
+        "runtime.py",
+        "        provider = otel_trace.get_tracer_provider()\n",
+        "        provider = self.__dict__.setdefault('_first', otel_trace.get_tracer_provider())\n",
+    ),
+    Protection(
+        "tests/test_routes.py::test_records_are_complete_where_a_provider_samples",
+        "tracelog.py",
+        "            if mirror.is_recording():\n",
+        "            if True:\n",
+    ),
+    Protection(
+        "tests/test_routes.py::test_own_route_samples_traces_and_keeps_records",
+        "exporters/otlp.py",
+        "if trace.record is not None]",
+        "if trace.record is not None and trace.export_spans]",
+    ),
+)
