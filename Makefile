@@ -5,19 +5,21 @@ BIN := $(VENV)/bin
 PIP_ARGS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 # Progress for people; in a log the errors alone.
 INSTALL = @quiet=; [ -t 1 ] || quiet=-q; $(BIN)/python -m pip install $$quiet $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 # Real backends to test against, built once for all checkouts.
 export BACKENDS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollspan/backends
-.PHONY: help demo test check backends test-backends clean
+.PHONY: help demo test check bench backends test-backends clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    train a tiny policy and see every rollout traced   (DEMO_ARGS='--steps 20')"
 	@echo "make test    run the tests                                      (TEST_ARGS='-k fold')"
 	@echo "make check   ruff and mypy"
+	@echo "make bench   what a session costs, beside other tracers         (BENCH_ARGS='--rounds 10')"
 	@echo "make backends        build a real Collector and a real Jaeger (needs Go)"
 	@echo "make test-backends   run the tests that need those; none may be skipped"
 	@echo "make clean   remove .venv, caches and what a demo wrote here"
@@ -33,6 +35,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 backends:
 	otel-collector/backends/build.sh "$(BACKENDS_DIR)"
