@@ -6,10 +6,14 @@ thread that it does not have: it would hang when it came to load the module itse
 
 from __future__ import annotations
 
+# Hooks before a fork run in the reverse order of their registration. These two register locks of their own, which a
+# module that is being loaded may want: so ours has to come before theirs, and be registered after.
+import concurrent.futures.thread  # noqa: F401
+import logging  # noqa: F401
 import os
 import threading
 
-_LONGEST = 10.0  # seconds that a fork waits; whatever is stuck by then must not keep the job from forking
+_LONGEST = 5.0  # seconds that a fork waits; whatever is stuck by then must not keep the job from forking
 
 lock = threading.RLock()
 _forking = threading.local()

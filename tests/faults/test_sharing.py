@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from rollspan.testing import OtlpReceiver
 from tests.conftest import CLEAN
 from tests.faults.jobs import JOB, assert_all, in_file, nothing_left
 
@@ -72,8 +73,15 @@ print(codes.count(0), sum(done))
 
 
 def test_forks_in_the_middle_of_everything(run_program: Run, tmp_path: Path) -> None:
-    """Sixty forks while threads record and the worker delivers: no child is stuck, none repeats its parent."""
-    done = run_program(FORKS, env={"PYTHONWARNINGS": "ignore"})
+    """Sixty forks while threads record, modules are loaded and the worker sends: no child is stuck or repeats."""
+    with OtlpReceiver() as receiver:
+        environment = {
+            "PYTHONWARNINGS": "ignore",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+            "ROLLSPAN_EXIT_TIMEOUT": "60",
+        }
+        done = run_program(FORKS, env=environment)
+        sent = {record["session_id"] for record in receiver.records()}
     whole, of_threads = map(int, done.stdout.split())
     assert whole == 60
     records = in_file(tmp_path / "data")
@@ -83,6 +91,7 @@ def test_forks_in_the_middle_of_everything(run_program: Run, tmp_path: Path) -> 
     assert len(of_children) == 60 * 5
     assert len(records) - len(of_children) == of_threads
     assert all(record["status"] == "accepted" for record in records)
+    assert sent == {record["session_id"] for record in records}
     assert nothing_left(tmp_path / "data")
 
 
