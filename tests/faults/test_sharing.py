@@ -49,6 +49,7 @@ done = [0] * 3
 def busy(number):
     while not stop.is_set():
         life(f"thread-{number}-{done[number]}", 1)
+        time.sleep(0.001)
         done[number] += 1
 
 threads = [threading.Thread(target=busy, args=(n,)) for n in range(len(done))]

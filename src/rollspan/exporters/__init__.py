@@ -70,6 +70,7 @@ def load(settings: ExporterSettings) -> None:
             else:
                 third_party.find(name, signal).load()
     with contextlib.suppress(Exception):
+        importlib.import_module(".metrics", __name__)
         if settings.metrics_exporters:
             importlib.import_module(".metrics_pipeline", __name__)
         if settings.records_exporters:  # loading it starts threads, which is not possible at Python's exit

@@ -45,7 +45,7 @@ class _Way:
 
     @classmethod
     def load(cls, signal: str) -> None:
-        """Load what sending that signal needs."""
+        """Load what sending that signal needs; raises what loading raises."""
         official.load(cls.protocol, signal)
 
     def send(self, data: bytes, objects: Callable[[], Any], timeout: float) -> Answer:
@@ -114,6 +114,12 @@ class HttpWay(_Way):
     """OTLP over http/protobuf."""
 
     protocol = "http"
+
+    @classmethod
+    def load(cls, signal: str) -> None:
+        """See above. The official exporter loads the rest when it is made, which opens no connection."""
+        with caught_logs():
+            official.make(cls.protocol, signal, None).shutdown()
 
     def _attempt(self, data: bytes, timeout: float) -> Answer | None:
         parts = official.http_parts(self._exporter)
