@@ -20,6 +20,7 @@ import rollspan
 from rollspan import config, semconv, view
 from rollspan.cli.main import COMMANDS
 from rollspan.testing import OtlpReceiver, Recording
+from tests.faults.protections import PROTECTIONS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -228,6 +229,22 @@ def test_every_page_can_be_reached_from_readme() -> None:
     """README links to all pages of docs."""
     text = (ROOT / "README.md").read_text()
     assert [page.name for page in PAGES[1:] if f"{page.name})" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_named_tests_exist(page: Path) -> None:
+    """Every test that a page names is there, under that name."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text())
+    gone = [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text()]
+    assert gone == []
+
+
+def test_every_failure_mode_is_shown_by_a_test_that_can_fail() -> None:
+    """Each line of failure modes names tests, and for each of these it is known what has to be taken out."""
+    rows = [line for line in prose(ROOT / "docs/failure-modes.md") if re.match(r"\| (?!fault|---)", line)]
+    shown = {test for row in rows for test in re.findall(r"`(tests/[\w/]+\.py::\w+)`", row.split("|")[3])}
+    assert len(shown) == len(rows) > 30
+    assert shown == {protection.test.partition("[")[0] for protection in PROTECTIONS}
 
 
 def test_configuration_lists_every_setting_and_its_default() -> None:

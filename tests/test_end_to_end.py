@@ -161,7 +161,7 @@ def test_a_long_outage_is_caught_up_from_the_journal(
     run_program: Run, tmp_path: Path, receiver: OtlpReceiver
 ) -> None:
     """When more has been made than waits in memory, the exporter goes back to the journal and loses nothing."""
-    receiver.answer(Answer(status=503), signal="traces", times=4)
+    receiver.answer(Answer(status=503), signal="traces", times=20)
     run_program(
         LIFE
         + "for k in range(30):\n    for i in range(n): life(i)\n    rollspan.flush(0.05)\nassert rollspan.flush(60)\n",

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rollspan
+from rollspan.null import Null
+from rollspan.sessions import Session
+from rollspan.span import RolloutSpan
+from rollspan.steps import Step
 
 PROGRAM = """
 import asyncio, os, sys, threading
@@ -72,6 +79,79 @@ def test_everything_off_is_one_object() -> None:
         started = rollspan.start_session()
         assert s is span is step is started is rollspan.current_span() is rollspan.current_session()
         assert s.execution() is s.phase("y") is s.activate() is s
+
+
+# What the machinery calls on the real ones, and no user does.
+MACHINERYS = {
+    *(
+        "abort",
+        "adopt",
+        "change",
+        "checkpoint",
+        "end_span",
+        "fail",
+        "find_open",
+        "finish",
+        "keep",
+        "now",
+        "row",
+    ),
+    *("start_execution", "start_phase", "start_span", "tally", "write"),
+}
+
+
+def signature(method: Any) -> list[tuple[str, Any, Any]]:
+    """Names, kinds and defaults of a method's parameters, whatever their types are called."""
+    return [(each.name, each.kind, each.default) for each in inspect.signature(method).parameters.values()]
+
+
+@pytest.mark.parametrize("real", [Session, Step, RolloutSpan])
+def test_the_null_object_takes_what_the_real_ones_take(real: type) -> None:
+    """Each public method of a session, a step and a span is the null object's too, with the same signature."""
+    methods = {
+        name: method
+        for name, method in inspect.getmembers(real, callable)
+        if not name.startswith("_") and name not in MACHINERYS
+    }
+    assert "set_attribute" in methods
+    different = {
+        name: (signature(method), signature(getattr(Null, name, None) or object))
+        for name, method in methods.items()
+        if signature(method) != signature(getattr(Null, name, None) or object)
+    }
+    assert different == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda s: s.mark_accepted(1.0),
+        lambda s: s.mark_rejected("bad", 1.0),
+        lambda s: s.mark_dropped(),
+        lambda s: s.mark_dropped("bad", reward=0.0),
+        lambda s: s.mark_consumed(3),
+        lambda s: s.mark_enqueued(1),
+        lambda s: s.execution("x"),
+        lambda s: s.phase(),
+        lambda s: s.activate(1),
+        lambda s: s.count(),
+    ],
+)
+@pytest.mark.parametrize("is_on", [False, True])
+def test_a_wrong_call_fails_off_as_it_does_on(
+    tmp_path: Path, wrong: Callable[[Any], Any], is_on: bool
+) -> None:
+    """A call that raises TypeError with rollspan turned on is found by a test of a program that has it off."""
+    from rollspan.testing import recording
+
+    with recording(tmp_path / "data") if is_on else contextlib.nullcontext():
+        session = rollspan.start_session()
+        assert bool(session) is is_on
+        with pytest.raises(TypeError):
+            wrong(session)
+        with rollspan.session(), rollspan.phase("generate") as span, pytest.raises(TypeError):
+            span.record_generation(3)
+        session.mark_dropped("done")
 
 
 def test_a_decorator_applied_while_off_works_once_turned_on(tmp_path: Path) -> None:

@@ -301,6 +301,63 @@ def test_a_folder_that_cannot_be_written_is_told_truly(run_program: Run, tmp_pat
     assert len(read(data)) == 1
 
 
+ONE = "import rollspan\nwith rollspan.session(task_id='one'): pass\n"
+
+
+@pytest.fixture
+def trapped(run_program: Run, tmp_path: Path) -> Path:
+    """A data directory that can never be made; what a run with it left lies in memory, and is to be kept."""
+    (tmp_path / "file").write_text("")
+    data = tmp_path / "file" / "data"
+    settings = {"ROLLSPAN_DIR": str(data), "ROLLSPAN_JOURNAL_KEEP": "1", "ROLLSPAN_EXIT_TIMEOUT": "0.2"}
+    run_program(ONE, env=settings)
+    return data
+
+
+def test_records_of_a_folder_that_cannot_be_made_go_elsewhere(trapped: Path, tmp_path: Path) -> None:
+    """`recover` says what to do where DIR takes no files, and with `--to` writes below another directory, once."""
+    stays = recover(trapped, "--timeout", "1")
+    assert stays.returncode == 1
+    assert f"rollspan recover {trapped} --to OTHER" in stays.stderr
+    other = tmp_path / "other"
+    done = recover(trapped, "--to", str(other))
+    assert done.returncode == 0, done.stderr
+    assert "1 records to file" in done.stdout
+    (record,) = read(other)
+    assert record["task_id"] == "one"
+    assert [path.stat().st_mode & 0o777 for path in (other, *other.glob("*.jsonl"))] == [0o700, 0o600]
+    assert "No such directory" in recover(trapped).stderr  # there is nothing of it any more
+
+
+def test_a_kept_journal_moves_with_its_records(trapped: Path, tmp_path: Path) -> None:
+    """A run that was to keep its journal has it below the directory that took its records, and is not run again."""
+    other = tmp_path / "other"
+    assert recover(trapped, "--to", str(other)).returncode == 0
+    (journal,) = (other / "journal").iterdir()
+    assert {"kept", "header.json", "00000001.seg"} == {path.name for path in journal.iterdir()}
+    assert "Nothing to recover" in recover(other).stdout
+
+
+def test_records_that_got_into_their_own_file_go_nowhere_else(run_program: Run, tmp_path: Path) -> None:
+    """A session whose record was written before its process died is not written again below `--to`."""
+    data, other, shm = tmp_path / "data", tmp_path / "other", tmp_path / "shm"
+    run_program(
+        f"import os\n{ONE}rollspan.flush()\nrollspan.start_session(task_id='open')\nos._exit(1)\n",
+        env={"ROLLSPAN_JOURNAL_DIR": str(shm)},
+        check=False,
+    )
+    (written,) = read(data)
+    for path in tmp_path.rglob("cursors.json"):
+        path.unlink()
+    subprocess.run(
+        [sys.executable, "-m", "rollspan", "recover", str(data), "--to", str(other)],
+        env={**CLEAN, "ROLLSPAN_JOURNAL_DIR": str(shm)},
+        check=True,
+    )
+    assert written["task_id"] == "one"
+    assert [record["task_id"] for record in read(other)] == ["open"]
+
+
 def test_a_misspelt_switch_is_told(run_program: Run, tmp_path: Path) -> None:
     """ROLLSPAN_ENABLE=1 turns nothing on, and says so with the right name."""
     done = run_program(

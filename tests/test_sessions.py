@@ -99,6 +99,28 @@ def test_cancellation_drops_the_block(rec: Recording, kind: type[BaseException])
     assert (record["status"], record["rejection_reason"]) == ("dropped", "cancelled")
 
 
+def test_a_time_limit_is_a_cancellation_unless_the_block_says_timeout(rec: Recording) -> None:
+    """A limit around a block cancels it; one inside that is caught and marked drops the session for its timeout."""
+
+    async def block(*, says_so: bool) -> None:
+        async with rollspan.session() as s:
+            try:
+                await asyncio.wait_for(asyncio.sleep(10), 0.01 if says_so else 10)
+            except asyncio.TimeoutError:
+                s.mark_dropped("timeout")
+
+    async def main() -> None:
+        await block(says_so=True)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(block(says_so=False), 0.01)
+
+    asyncio.run(main())
+    assert [(r["status"], r["rejection_reason"]) for r in rec.records()] == [
+        ("dropped", "timeout"),
+        ("dropped", "cancelled"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("mark", "status", "reason"),
     [
@@ -119,6 +141,16 @@ def test_a_terminal_verdict_ends_the_session(rec: Recording, mark, status: str, 
     assert "wait_return_ts" not in record
     assert record["queue_wait_s"] == pytest.approx(record["total_s"], abs=1e-6)
     assert "enqueue_ts" not in record
+
+
+@pytest.mark.parametrize("mark", ["mark_rejected", "mark_dropped"])
+def test_an_exception_as_the_reason_is_its_type(rec: Recording, mark: str) -> None:
+    """Who gives an exception for a reason leaks no message, which may hold a prompt."""
+    with rollspan.session() as block:
+        getattr(block, mark)(ValueError("SECRET"))
+    getattr(rollspan.start_session(), mark)(asyncio.QueueFull("SECRET"))
+    assert [r["rejection_reason"] for r in rec.records()] == ["ValueError", "asyncio.queues.QueueFull"]
+    assert "SECRET" not in repr([rec.records(), rec.traces()])
 
 
 def test_accepted_may_turn_into_dropped(rec: Recording) -> None:
@@ -459,12 +491,14 @@ def test_numbers_that_are_none_are_left_out_with_a_word(
             rollspan.record_reward("good")  # type: ignore[arg-type]
         with rollspan.phase("reward"):
             rollspan.record_reward(np.float32(0.5))  # type: ignore[arg-type]
-    record = only(rec)
+    rollspan.start_session().mark_rejected(reward="fine")  # type: ignore[arg-type]
+    record, _ = rec.records()
     assert "input_tokens" not in record
     assert (record["output_tokens"], record["reward"]) == (4, 0.5)
     assert [r.getMessage() for r in caplog.records if "was left out" in r.getMessage()] == [
         "rollspan: input_tokens='three' was left out: expected a whole number",
         "rollspan: score='good' was left out: expected a number (of a tensor: its .item())",
+        "rollspan: reward='fine' was left out: expected a number (of a tensor: its .item())",
     ]
 
 

@@ -199,6 +199,15 @@ def test_the_summary_has_what_the_records_have() -> None:
     assert figures["counters"] == {"retries": 2}
 
 
+def test_rewards_that_are_no_numbers_are_counted() -> None:
+    """NaN and infinities are in no average, and stand beside it, or alone where there is no other reward."""
+    bad = [a_record(reward=reward) for reward in ("NaN", "NaN", "-Infinity", ["NaN"])]
+    assert view.summary(bad)["rewards_not_finite"] == {"NaN": 2, "-Infinity": 1}
+    text = rendered(view.summary_table([a_record(reward=1.0), *bad]), 120)
+    assert "reward  1 on average, from 1 to 1, 1 scored, 2 not a number, 1 -Infinity\n" in text
+    assert "reward  2 not a number, 1 -Infinity\n" in rendered(view.summary_table(bad), 120)
+
+
 def test_phases_with_taken_names_stay_apart() -> None:
     """A phase called total or queue_wait counts beside the session's own, not in its place."""
     phase = [{"start_ts": BEGIN, "end_ts": BEGIN + 0.25}]
@@ -238,19 +247,44 @@ def test_many_phases_do_not_flood_the_table() -> None:
 
 
 def test_open_rollouts_are_listed_by_age() -> None:
-    """The oldest comes first, with its innermost phase, task, rank and process."""
+    """The oldest comes first, with its innermost phase, how old that knowledge is, task, rank and process."""
     young = {"status": "pending", "age_s": 2.0, "rank": 1, "host": "b", "pid": 5, "session_id": "s2"}
     old = a_record(status="pending", age_s=75.0, host="a", pid=9, open_phases=["execution", "generate"])
+    old["as_of_s"] = 0.5
     lines = [line.split() for line in rendered(view.open_table([young, old]), 120).splitlines()]
-    assert lines[-2][:10] == ["1", "min", "15", "s", "pending", "generate", "7", "-", "0", "a:9"]
-    assert lines[-1] == ["2.00", "s", "pending", "-", "-", "-", "1", "b:5", "s2"]
+    assert lines[0] == ["2", "open", "rollouts"]
+    assert lines[-2][:13] == [
+        "1", "min", "15", "s", "pending", "generate", "500", "ms", "ago", "7", "-", "0", "a:9",
+    ]  # fmt: skip
+    assert lines[-1] == ["2.00", "s", "pending", "-", "-", "-", "-", "1", "b:5", "s2"]
+
+
+@pytest.mark.parametrize(("as_of_s", "told"), [(0.5, False), (1.5, True)])
+def test_knowledge_that_is_old_is_explained(as_of_s: float, told: bool) -> None:
+    """Below a table with a phase known as of more than a second ago stands how often a job says more."""
+    text = rendered(view.open_table([a_record(status="pending", age_s=75.0, as_of_s=as_of_s)]), 120)
+    assert ("ROLLSPAN_CHECKPOINT_INTERVAL" in text) is told
+
+
+def test_what_dead_processes_left_open_stands_apart() -> None:
+    """Rollouts whose process died are counted and listed by themselves, with the command that delivers them."""
+    live = a_record(status="pending", age_s=5.0, pid=1, alive=True)
+    dead = [a_record(status="pending", age_s=99.0, as_of_s=90.0, pid=pid, alive=False) for pid in (2, 3)]
+    lines = rendered(view.open_table([*dead, live], "runs/a"), 120).splitlines()
+    apart = lines.index("2 rollouts left open by processes that died")
+    assert lines[0] == "1 open rollout"
+    assert [":1 " in line for line in lines[:apart]].count(True) == 1
+    assert [":2 " in line or ":3 " in line for line in lines[apart:]].count(True) == 2
+    assert "rollspan recover runs/a" in lines[-1]
+    assert "CHECKPOINT" not in "".join(lines)  # a dead process says no more
+    assert rendered(view.open_table(dead), 120).startswith("2 rollouts left open by processes that died\n")
 
 
 def test_a_narrow_console_keeps_what_identifies_the_work() -> None:
-    """At 80 columns age, status, phase, task, rank and process are whole; the session's id is left out."""
-    session = a_record(status="pending", age_s=9493.0, host="node-17", pid=4007, open_phases=["execution"])
-    text = rendered(view.open_table([session]), 80)
-    assert text.splitlines()[-1].split() == [
-        "2", "h", "38", "min", "pending", "execution", "7", "-", "0", "node-17:4007",
-    ]  # fmt: skip
+    """At 80 columns age, status, phase, task, rank and process are whole; group and session id are left out."""
+    session = a_record(status="accepted", age_s=9493.0, host="node-17", pid=4007, open_phases=["execution"])
+    text = rendered(view.open_table([session | {"group_id": "g", "as_of_s": 8.0}]), 80)
+    assert [line.split() for line in text.splitlines() if "4007" in line] == [[
+        "2", "h", "38", "min", "accepted", "execution", "8.00", "s", "ago", "7", "0", "node-17:4007",
+    ]]  # fmt: skip
     assert "abab" not in text

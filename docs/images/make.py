@@ -14,7 +14,7 @@ import io
 import sys
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from rollspan import view
 
@@ -59,15 +59,20 @@ def chosen(records: list[view.Record]) -> view.Record:
     return max(fitting, key=lambda record: record["generate_s"] / record["total_s"])
 
 
+def draw(what: RenderableType, path: Path, title: str, width: int) -> None:
+    """Save what a terminal would show as an SVG."""
+    drawing = Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    drawing.print(what)
+    drawing.save_svg(str(path), title=title, code_format=SVG, unique_id="rollspan")
+
+
 def main(folder: str) -> None:
     """Write the picture of a run's best rollout; the text goes to standard output."""
     record = chosen(view.load(folder))
     picture = view.waterfall(record, WIDTH)
-    drawing = Console(
-        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
-    )
-    drawing.print(picture)
-    drawing.save_svg(str(PICTURE), title="rollspan show", code_format=SVG, unique_id="rollspan")
+    draw(picture, PICTURE, "rollspan show", WIDTH)
     Console(width=WIDTH, color_system=None).print(picture)
 
 

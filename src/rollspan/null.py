@@ -1,8 +1,18 @@
-"""What the API hands out while there is nothing to record: one object that accepts everything."""
+"""What the API hands out while there is nothing to record: one object with every method of the real ones.
+
+The signatures are those of `Session`, `Step` and `RolloutSpan`, so that a wrong call fails while rollspan is off,
+in the first test of a program, and not when it is turned on.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import semconv
+
+if TYPE_CHECKING:
+    from .stats import RolloutStats
 
 
 class Null:
@@ -12,6 +22,8 @@ class Null:
 
     session_id = ""
     trace_id = ""
+    name = ""
+    number: Any = None
     status = "pending"
     ended = True
 
@@ -36,14 +48,52 @@ class Null:
     def __repr__(self) -> str:
         return "<rollspan: not recording>"
 
-    def _nothing(self, *args: Any, **kwargs: Any) -> None:
-        return None
+    # A session's.
 
-    def _itself(self, *args: Any, **kwargs: Any) -> Null:
+    def execution(self, **attributes: Any) -> Null:
+        """Itself, to be entered."""
         return self
 
-    def _empty(self) -> dict[str, str]:
+    def phase(self, name: str, /, **attributes: Any) -> Null:
+        """Itself, to be entered."""
+        return self
+
+    def activate(self) -> Null:
+        """Itself, to be entered."""
+        return self
+
+    def carrier(self) -> dict[str, str]:
+        """Nothing to take along."""
         return {}
+
+    def mark_enqueued(self) -> None:
+        """Nothing."""
+
+    def mark_accepted(self, *, stats: RolloutStats | None = None, reward: float | None = None) -> None:
+        """Nothing."""
+
+    def mark_rejected(
+        self,
+        reason: str | BaseException = semconv.SHOULD_ACCEPT_FALSE,
+        *,
+        stats: RolloutStats | None = None,
+        reward: float | None = None,
+    ) -> None:
+        """Nothing."""
+
+    def mark_failed(self, exc: BaseException | None = None, *, stats: RolloutStats | None = None) -> None:
+        """Nothing."""
+
+    def mark_dropped(self, reason: str | BaseException, *, stats: RolloutStats | None = None) -> None:
+        """Nothing."""
+
+    def mark_consumed(self) -> None:
+        """Nothing."""
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Nothing."""
+
+    # A span's, some of them a session's and a step's too.
 
     def is_recording(self) -> bool:
         """False."""
@@ -55,11 +105,38 @@ class Null:
 
         return INVALID_SPAN_CONTEXT
 
-    execution = phase = activate = _itself
-    carrier = _empty
-    mark_enqueued = mark_accepted = mark_rejected = mark_failed = mark_dropped = mark_consumed = _nothing
-    count = end = set_attribute = set_attributes = add_event = add_link = update_name = _nothing
-    set_status = record_exception = record_generation = record_reward = record_tool_call = _nothing
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Nothing."""
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
+        """Nothing."""
+
+    def add_link(self, context: Any, attributes: Any = None) -> None:
+        """Nothing."""
+
+    def update_name(self, name: str) -> None:
+        """Nothing."""
+
+    def set_status(self, status: Any, description: str | None = None) -> None:
+        """Nothing."""
+
+    def record_exception(self, exception: BaseException, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def end(self, end_time: int | None = None) -> None:
+        """Nothing."""
+
+    def record_generation(self, **given: Any) -> None:
+        """Nothing."""
+
+    def record_reward(self, score: float, name: str | None = None) -> None:
+        """Nothing."""
+
+    def record_tool_call(self, tool: str, call_id: str | None = None, **content: Any) -> None:
+        """Nothing."""
 
 
 NULL = Null()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import exporters, fold, health, lines, owner
+from . import exporters, fold, health, lines, owner, place
 from .config import Settings
 from .delivery import EXPORT_TIMEOUT, Batch, Delivery, batches
 from .exporters.jsonl import known_ids
@@ -73,6 +73,10 @@ def _settings_of(left: Left, mine: Settings) -> Settings:
     return replace(mine, rank=int(left.get("rank") or 0), **known)
 
 
+def _known_ids(folders: set[Path], rank: int) -> set[str]:
+    return {session_id for folder in folders for session_id in known_ids(folder, rank)}
+
+
 def _skip_known(batch: Batch, known: set[str]) -> Batch:
     return Batch(
         batch.end,
@@ -111,20 +115,24 @@ def _deliver(
     return True
 
 
-def _finish(left: Left, cursors: Mapping[str, Position], *, keep: bool) -> None:
-    """Everything is delivered: let go of the journal, or keep it for replay."""
+def _finish(left: Left, *, keep: bool, to: Path | None) -> None:
+    """Everything is delivered: let go of the journal, or keep it for replay, beside the records."""
     hot, disk = left.folders
-    if not keep:
-        owner.remove(*left.folders)
-        return
-    with contextlib.suppress(OSError):
-        owner.make_folder(disk)
-        for _, path in segment_files(hot):
-            if path.parent != disk:
-                (disk / path.name).write_bytes(path.read_bytes().rstrip(b"\0"))
-                path.unlink()
-        (disk / owner.KEPT).touch(mode=0o600)
-    owner.move_rest(hot, disk)
+    home = disk if to is None else place.disk_root(to) / disk.name
+    if keep:
+        try:
+            owner.make_folder(home)
+            for _, path in segment_files(hot, disk):
+                if path.parent != home:
+                    (home / path.name).write_bytes(path.read_bytes().rstrip(b"\0"))
+            (home / owner.KEPT).touch(mode=0o600)
+            owner.write_small(home / owner.HEADER, {**left, "folder": str(home), "disk": str(home)})
+        except OSError as exc:
+            health.warn_once(
+                "journal.not_kept", "rollspan: cannot keep the journal in %s: %s", home, exc.strerror or exc
+            )
+            return
+    owner.remove(*(folder for folder in left.folders if not keep or folder != home))
 
 
 def deliver_left(
@@ -135,10 +143,11 @@ def deliver_left(
     deadline: float,
     keep: bool = False,
     discard: bool = False,
+    to: Path | None = None,
 ) -> Outcome:
     """Deliver what a dead process left, the file first. To be called with the journal locked."""
     outcome = Outcome(str(left.get("name", "?")))
-    theirs = _settings_of(left, settings)
+    theirs = replace(_settings_of(left, settings), dir=to or settings.dir)
     resource = left.get("resource") or {}
     cursors = left.cursors
     complete = True
@@ -153,7 +162,7 @@ def deliver_left(
                     "its endpoints are not this process's; `rollspan recover` delivers to them"
                 )
                 continue
-            known = known_ids(theirs.dir, theirs.rank) if is_file else None
+            known = _known_ids({settings.dir, theirs.dir}, theirs.rank) if is_file else None
             if not _deliver(left, delivery, outcome, known=known, deadline=deadline):
                 complete = False
                 outcome.unreached.append(delivery.name)
@@ -167,7 +176,7 @@ def deliver_left(
         complete = True
         outcome.discarded, outcome.unreached = outcome.unreached, []
     if complete:
-        _finish(left, cursors, keep=keep)
+        _finish(left, keep=keep, to=to)
     return outcome
 
 
@@ -178,12 +187,14 @@ def recover(
     skip: str = "",
     timeout: float = 60.0,
     discard: bool = False,
+    to: Path | None = None,
 ) -> list[Outcome]:
     """Deliver every journal of the data directory whose process is dead.
 
     Where a journal's header names other endpoints than `endpoints`, only its records are written to the file.
     With None each journal goes where its header says, or to `settings.endpoint`. With `discard` what no
-    endpoint takes in time is thrown away, once the file has its records.
+    endpoint takes in time is thrown away, once the file has its records. The file is written below `to` where
+    that is given: the data directory may be one that takes no files.
     """
     outcomes = []
     for left in owner.journals(settings.dir, settings.journal_dir):
@@ -204,7 +215,13 @@ def recover(
                 deadline = time.monotonic() + timeout
                 outcomes.append(
                     deliver_left(
-                        left, settings, network=network, deadline=deadline, keep=_keeps(left), discard=discard
+                        left,
+                        settings,
+                        network=network,
+                        deadline=deadline,
+                        keep=_keeps(left),
+                        discard=discard,
+                        to=to,
                     )
                 )
     return outcomes
@@ -249,8 +266,7 @@ def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Reco
             with contextlib.suppress(OSError):  # let go of meanwhile
                 chunk = path.read_bytes().rstrip(b"\0")
                 joiner.feed(chunk[: chunk.rfind(b"\n") + 1], Position(number, 0), Position(1 << 62, 0))
-        with left.locked() as dead:
-            alive = not dead
+        alive = not _dead(left)
         for trace_hex, trace in joiner.open.items():
             assembled = lines.assemble(trace_hex, trace.lines, over=False)
             record = fold.fold_trace(assembled.spans) if assembled is not None else None
@@ -269,13 +285,24 @@ def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Reco
     return found
 
 
-def replay(settings: Settings, *, timeout: float = 60.0) -> list[Outcome]:
-    """Send every kept journal below the data directory to the exporters of `settings`, from its start.
+def replayable(settings: Settings) -> list[Left]:
+    """The journals below the data directory that can be sent again: kept ones, and those of dead processes."""
+    return [left for left in owner.journals(settings.dir, settings.journal_dir) if left.kept or _dead(left)]
 
-    Spans and ids are the same to the byte each time, so a backend that has them shows nothing twice.
+
+def _dead(left: Left) -> bool:
+    with left.locked() as dead:
+        return dead
+
+
+def replay(settings: Settings, journals: Iterable[Left], *, timeout: float = 60.0) -> list[Outcome]:
+    """Send journals to the exporters of `settings`, from their start.
+
+    Spans and ids are the same to the byte each time, so a backend that has the spans shows none twice. Records
+    are log events, which have no id of their own, and are there twice then.
     """
     outcomes = []
-    for left in owner.journals(settings.dir, settings.journal_dir):
+    for left in journals:
         outcome = Outcome(str(left.get("name", "?")))
         for exporter in exporters.build(settings):
             if exporter.name == "file":

@@ -237,20 +237,23 @@ class Session(WaitingTrace):
 
     def mark_rejected(
         self,
-        reason: str = semconv.SHOULD_ACCEPT_FALSE,
+        reason: str | BaseException = semconv.SHOULD_ACCEPT_FALSE,
         *,
         stats: RolloutStats | None = None,
         reward: float | None = None,
     ) -> None:
-        """The verdict: looked at and refused. Ends the session."""
+        """The verdict: looked at and refused. Ends the session. Of an exception its type is the reason."""
         self._verdict(semconv.REJECTED, reason, stats=stats, reward=reward)
 
     def mark_failed(self, exc: BaseException | None = None, *, stats: RolloutStats | None = None) -> None:
         """The verdict: the workflow raised `exc`. Ends the session."""
         self._verdict(semconv.FAILED, semconv.WORKFLOW_EXCEPTION, stats=stats, exc=exc)
 
-    def mark_dropped(self, reason: str, *, stats: RolloutStats | None = None) -> None:
-        """Thrown away: before a verdict, or after having been accepted. Ends the session."""
+    def mark_dropped(self, reason: str | BaseException, *, stats: RolloutStats | None = None) -> None:
+        """Thrown away: before a verdict, or after having been accepted. Ends the session.
+
+        Of an exception its type is the reason.
+        """
         self._verdict(semconv.DROPPED, reason, stats=stats)
 
     def mark_consumed(self) -> None:
@@ -285,7 +288,7 @@ class Session(WaitingTrace):
     def _verdict(
         self,
         status: str,
-        reason: str | None,
+        reason: str | BaseException | None,
         *,
         stats: RolloutStats | None = None,
         reward: float | None = None,
@@ -305,7 +308,11 @@ class Session(WaitingTrace):
                         self.status,
                     )
                     return
-                extra = dict(describe.given_attributes(semconv.REWARD, {"score": reward}, content=False))
+                if isinstance(reason, BaseException):
+                    reason = describe.error_type(reason)  # its message may hold a prompt
+                if type(reward) is not int:
+                    reward = describe._number("reward", reward)  # noqa: SLF001
+                extra: dict[str, Any] = {semconv.REWARD_SCORE: reward}
                 if stats is not None:
                     for name in ("accepted", "enqueued", "rejected", "running"):
                         extra[semconv.STATS_PREFIX + name] = getattr(stats, name, None)

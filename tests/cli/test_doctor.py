@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -112,6 +113,55 @@ def test_an_endpoint_that_does_not_answer_is_a_problem(tmp_path: Path) -> None:
     assert problem.startswith(f"traces: {endpoint} does not answer")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_address_without_a_scheme_is_a_problem_over_http(tmp_path: Path, host: str) -> None:
+    """Something listens there, and nothing can be sent all the same; the answer has the address to write."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{host}:{server.getsockname()[1]}"
+        found = report(folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=address)
+    (problem,) = found["problems"]
+    assert problem.startswith(f"OTEL_EXPORTER_OTLP_ENDPOINT={address}: expected http:// or https://")
+    assert f"such as http://{address};" in problem
+
+
+@pytest.mark.parametrize(
+    ("scheme", "more", "noted"),
+    [
+        ("", {}, True),
+        ("", {"OTEL_EXPORTER_OTLP_INSECURE": "true"}, False),
+        ("http://", {}, False),
+        ("https://", {}, False),
+    ],
+)
+def test_an_address_without_a_scheme_means_tls_over_grpc(
+    tmp_path: Path, scheme: str, more: dict[str, str], noted: bool
+) -> None:
+    """The official exporter takes host:port and speaks TLS to it, which is noted where nobody asked for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        found = report(
+            folder=tmp_path,
+            OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=address,
+            OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="grpc",
+            **more,
+        )
+    assert found["problems"] == []
+    assert any("speaks TLS" in note for note in found["notes"]) is noted
+
+
+@pytest.mark.parametrize("signal", ["traces", "logs", "metrics"])
+def test_a_signals_path_belongs_into_the_variable_for_one_signal(tmp_path: Path, signal: str) -> None:
+    """In the variable for all signals /v1/... is a problem, in that of the one signal it is right."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/v1/{signal}"
+        found = report(folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=address)
+        own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
+        assert report(folder=tmp_path, **{own: address})["problems"] == []
+    (problem,) = found["problems"]
+    assert f"leave off /v1/{signal}" in problem
+    assert own in problem
+
+
 def test_no_endpoint_means_no_connection(tmp_path: Path) -> None:
     """Without an endpoint nothing is tried, and a note says that there is the file alone."""
     found = report(folder=tmp_path)
@@ -121,11 +171,9 @@ def test_no_endpoint_means_no_connection(tmp_path: Path) -> None:
 
 def test_credentials_are_not_shown(tmp_path: Path) -> None:
     """Neither headers nor the password of an address appear in what people paste into issues."""
-    secret = {
-        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=s3cret",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:s3cret@127.0.0.1:1",
-    }
-    for arguments in ([], ["--json"]):
+    secret = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=s3cret"}
+    for arguments, scheme in itertools.product(([], ["--json"]), ("http://", "")):
+        secret["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"{scheme}me:s3cret@127.0.0.1:1"
         done = doctor(*arguments, folder=tmp_path, **secret)
         assert "s3cret" not in done.stdout + done.stderr
         assert "127.0.0.1:1" in done.stdout
@@ -159,6 +207,23 @@ def test_a_folder_that_cannot_be_made_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = report(folder=tmp_path, ROLLSPAN_DIR=str(tmp_path / "file" / "data"))
     assert any("is no folder" in problem for problem in found["problems"])
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel").is_dir(), reason="needs a file system that takes no files from root"
+)
+def test_a_folder_that_takes_no_files_is_a_problem_for_root_too(tmp_path: Path) -> None:
+    """What the permissions allow and the file system refuses is found by trying."""
+    (problem,) = report(folder=tmp_path, ROLLSPAN_DIR="/sys/rollspan-data")["problems"]
+    assert "/sys cannot be written to" in problem
+    assert "set ROLLSPAN_DIR" in problem
+
+
+def test_the_trial_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A data directory that is there is as it was."""
+    (tmp_path / "rollspan-data").mkdir()
+    assert report(folder=tmp_path)["problems"] == []
+    assert list((tmp_path / "rollspan-data").iterdir()) == []
 
 
 def test_journals_left_behind_are_a_problem_and_live_ones_are_not(tmp_path: Path, journal: Any) -> None:

@@ -138,6 +138,22 @@ def test_wrong_use_is_exit_code_2(tmp_path: Path, arguments: list[str]) -> None:
     assert "Error" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("localhost:4318", "such as http://localhost:4318"),
+        ("http://collector:4318/v1/traces", "leave off /v1/traces"),
+    ],
+)
+def test_an_endpoint_of_which_nothing_would_come_is_wrong_use(
+    tmp_path: Path, endpoint: str, says: str
+) -> None:
+    """An address that no process of the run could send to over HTTP is not handed out; over gRPC it is fine."""
+    assert says in env("--endpoint", endpoint, folder=tmp_path, code=2).stderr
+    done = env("--endpoint", endpoint, folder=tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert f"export OTEL_EXPORTER_OTLP_ENDPOINT={endpoint}\n" in done.stdout
+
+
 def test_a_wrong_variable_is_a_warning(tmp_path: Path) -> None:
     """What stands wrongly in this shell is said, and the rest is printed."""
     done = env("--format", "json", folder=tmp_path, ROLLSPAN_SPANZ="x")

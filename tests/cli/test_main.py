@@ -38,6 +38,15 @@ def test_help_lists_every_command_and_loads_none() -> None:
     assert done.stdout.splitlines()[-1] == "['rollspan.cli.main']"
 
 
+def test_the_package_is_the_command_too() -> None:
+    """`python -m rollspan` works where the command is not on the path, and calls itself so."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rollspan", "show", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: python -m rollspan show")
+
+
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_has_help(name: str) -> None:
     """Each listed command exists and explains itself."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from rollspan.cli.main import main
 from rollspan.cli.show import command
 
 BEGIN = 1_760_000_000.0
@@ -127,6 +128,7 @@ def test_the_directory_comes_from_the_environment(run_dir: Path) -> None:
     ("arguments", "says"),
     [
         (["no-such-place"], "No such file or directory: no-such-place"),
+        (["no-such-place"], "ROLLSPAN_ENABLED=1"),
         ([".", "--open", "--session", "a"], "--session and --open exclude each other"),
         ([".", "--slowest", "-1"], "--slowest"),
         (["-", "--open"], "--open looks at a running job's directory"),
@@ -185,3 +187,17 @@ def test_open_shows_what_runs_in_another_process(tmp_path: Path) -> None:
     result = show(tmp_path, "--open")
     assert result.exit_code == 1
     assert "no rollout is open" in result.stderr
+
+
+def test_open_tells_what_a_dead_process_left(tmp_path: Path) -> None:
+    """What was open when its process was killed is not shown as running; the exit code is as ever."""
+    settings = {"ROLLSPAN_ENABLED": "1", "ROLLSPAN_DIR": str(tmp_path), "ROLLSPAN_EXIT_TIMEOUT": "0.1"}
+    source = "import os, rollspan; rollspan.start_session(task_id='lost'); os._exit(1)"
+    subprocess.run([sys.executable, "-c", source], env=os.environ | settings, check=False)
+    result = show(tmp_path, "--open")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("1 rollout left open by processes that died\n")
+    assert "lost" in result.stdout
+    assert f"rollspan recover {tmp_path}" in result.stdout.replace("\n", "")
+    assert CliRunner().invoke(main, ["recover", str(tmp_path)]).exit_code == 0
+    assert show(tmp_path, "--open").exit_code == 1

@@ -243,20 +243,6 @@ PROTECTIONS = (
         "",
     ),
     Protection(
-        "tests/faults/test_context.py::test_one_failure_in_a_group_leaves_its_siblings_alone",
-        "context.py",
-        "    here[_OTEL_SPAN_KEY] = here[_PHASE_KEY] = span\n    return _attach(otel_context.Context(here))",
-        "    global _last\n    before, _last = globals().get('_last'), span\n"
-        "    here[_OTEL_SPAN_KEY] = here[_PHASE_KEY] = span if span.parent is None else before or span\n"
-        "    return _attach(otel_context.Context(here))",
-    ),
-    Protection(
-        "tests/faults/test_context.py::test_a_task_that_outlives_its_session_leaks_nothing",
-        "sessions.py",
-        "        if (self._ended or self.runtime.abandoned) and not self._mine",
-        "        if self.runtime.abandoned and not self._mine",
-    ),
-    Protection(
         "tests/test_routes.py::test_a_provider_that_comes_late_is_found",
         "runtime.py",
         "        provider = otel_trace.get_tracer_provider()\n",
@@ -265,13 +251,13 @@ PROTECTIONS = (
     Protection(
         "tests/test_routes.py::test_records_are_complete_where_a_provider_samples",
         "tracelog.py",
-        "            if mirror.is_recording():\n",
-        "            if True:\n",
+        "            self.tracer = None  # their sampler left it out: the record is ours all the same\n",
+        "            raise RuntimeError\n",
     ),
     Protection(
         "tests/test_routes.py::test_own_route_samples_traces_and_keeps_records",
-        "exporters/otlp.py",
-        "if trace.record is not None]",
-        "if trace.record is not None and trace.export_spans]",
+        "exporters/jsonl.py",
+        "for trace in traces if trace.record is not None]",
+        "for trace in traces if trace.record is not None and trace.export_spans]",
     ),
 )

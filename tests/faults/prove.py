@@ -28,9 +28,7 @@ def fails_without(protection: Protection, scratch: Path) -> bool:
     changed = package / protection.file
     source = changed.read_text()
     if source.count(protection.text) != 1:
-        raise ValueError(
-            f"{protection.file} has this {source.count(protection.text)} times: {protection.text!r}"
-        )
+        raise ValueError(f"this stands {source.count(protection.text)} times in it: {protection.text!r}")
     changed.write_text(source.replace(protection.text, protection.without))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", protection.test]
     environment = {**os.environ, "PYTHONPATH": str(scratch), "OMP_NUM_THREADS": "1", "REQUIRE_ALL": "1"}

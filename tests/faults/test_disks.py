@@ -118,16 +118,20 @@ def test_a_data_directory_that_is_read_only(run_program: Run, tmp_path: Path) ->
     assert_all(in_file(data), reason="cancelled")
 
 
-def test_recovery_onto_a_full_disk_keeps_the_journal(run_program: Run, small_disk: Path) -> None:
+def test_recovery_onto_a_full_disk_keeps_the_journal(
+    run_program: Run, tmp_path: Path, small_disk: Path
+) -> None:
     """`recover` that finds no room says so, exits 1, and leaves everything for the next time."""
-    data = small_disk / "data"
+    data, journals = small_disk / "data", tmp_path / "journals"
     data.mkdir()
-    run_program(JOB, "SIGKILL", "parent", check=False, env={"ROLLSPAN_DIR": str(data)})
-    for path in data.glob("*.jsonl"):
+    environment = {"ROLLSPAN_DIR": str(data), "ROLLSPAN_JOURNAL_DIR": str(journals)}
+    run_program(JOB, "SIGKILL", "parent", check=False, env=environment)
+    for path in [*data.glob("*.jsonl"), *journals.rglob("cursors.json")]:  # as if nothing had been delivered
         path.unlink()
     ballast = fill(small_disk)
-    failed = recover(data)
+    failed = recover(data, env=environment)
     assert failed.returncode == 1
     assert "No space left on device" in failed.stderr
     ballast.unlink()
-    assert recover(data).returncode == 0
+    assert recover(data, env=environment).returncode == 0
+    assert_all(in_file(data), reason="process_died")

@@ -10,25 +10,48 @@ from pathlib import Path
 
 from rollspan.testing import OtlpReceiver
 from tests.conftest import CLEAN
-from tests.faults.jobs import JOB, assert_all, in_file, nothing_left
+from tests.faults.jobs import in_file, nothing_left
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+SIDE_BY_SIDE = """
+import sys, rollspan
+for task in range(500):
+    with rollspan.session(task_id=task), rollspan.phase("generate"):
+        pass
+rollspan.flush()
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_processes_with_the_same_folder(tmp_path: Path) -> None:
-    """Four processes of one rank and one folder at the same time: all their sessions, in files of their own."""
+    """Four jobs of one rank with one folder at the same time: all their sessions, in a file for each."""
     data = tmp_path / "data"
     environment = {**CLEAN, "ROLLSPAN_ENABLED": "1", "ROLLSPAN_DIR": str(data)}
-    command = [sys.executable, "-c", JOB, "sys.exit", "parent"]
-    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(4)]
-    for process in processes:
-        assert process.communicate()[1].count(b"\n") <= 1  # the word about sessions without a verdict
-    assert_all(in_file(data), reason="cancelled", times=4)
-    files = list(data.glob("*.jsonl"))
-    assert len(files) > 1
-    for path in files:  # jobs of their own, so each has a run of its own
-        lines = path.read_text().splitlines()
-        assert len({json.loads(line)["run_id"] for line in lines}) == 1, path
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", SIDE_BY_SIDE],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    for job in jobs:
+        assert job.stdout is not None
+        assert job.stdout.readline()
+    runs = [
+        {json.loads(line)["run_id"] for line in path.read_text().splitlines()}
+        for path in data.glob("*.jsonl")
+    ]
+    assert [len(run_ids) for run_ids in runs] == [1] * 4
+    assert len(set.union(*runs)) == 4
+    for job in jobs:
+        assert job.communicate()[1] == b""
+    assert len({record["session_id"] for record in in_file(data)}) == len(in_file(data)) == 4 * 500
     assert nothing_left(data)
 
 

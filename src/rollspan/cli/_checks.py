@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import site
-import socket
 import sysconfig
-import urllib.parse
-import urllib.request
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -16,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from rollspan import autostart, config, owner, place
+from rollspan.cli import _endpoints
+from rollspan.cli._endpoints import SIGNALS, without_user
 from rollspan.cli.version import versions
 
-CONNECT_TIMEOUT: Final = 2.0
-_SIGNALS: Final = {"traces": "TRACES", "records": "LOGS", "metrics": "METRICS"}
 _GROUPS: Final = {
     "traces": "opentelemetry_traces_exporter",
     "records": "opentelemetry_logs_exporter",
@@ -46,12 +44,12 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
             for name, source in resolved.sources.items()
         },
         "opentelemetry": {
-            name: "(set, not shown)" if "HEADERS" in name or name.endswith("_KEY") else _without_user(text)
+            name: _shown(name, text)
             for name, text in sorted(environ.items())
             if name.startswith("OTEL_") and text
         },
         "versions": versions(),
-        "endpoints": endpoints(settings, environ),
+        "endpoints": _endpoints.examine(settings, environ),
         "file_systems": file_systems(directory, settings.journal_dir, problems),
         "journals": journals(directory, settings.journal_dir, problems),
         "directory": str(directory),
@@ -59,17 +57,19 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
         "problems": problems,
     }
     problems += _missing_exporters(settings)
-    problems += [
-        f"{each['signal']}: {each['endpoint']} does not answer: {each['error']}"
-        for each in report["endpoints"]
-        if each["reachable"] is False
-    ]
+    problems += _endpoints.problems(settings, environ, report["endpoints"])
     if not start_up_installed():
         problems.append(
             "rollspan.pth is in no site-packages folder of this Python, so ROLLSPAN_ENABLED counts only in "
             "programs that import rollspan, and the run is not named before; install rollspan with pip"
         )
     return report
+
+
+def _shown(name: str, text: str) -> str:
+    if "HEADERS" in name or name.endswith("_KEY"):
+        return "(set, not shown)"
+    return without_user(text) if "://" in text or name.endswith("_ENDPOINT") else text
 
 
 def start_up_installed() -> bool:
@@ -79,84 +79,12 @@ def start_up_installed() -> bool:
     return any(Path(folder, "rollspan.pth").is_file() for folder in folders)
 
 
-def endpoints(settings: config.Settings, environ: Mapping[str, str]) -> list[dict[str, Any]]:
-    """For each signal that goes out by OTLP: where to, and whether something listens there."""
-    found = []
-    seen: dict[tuple[str, int], str | None] = {}
-    for signal, word in _SIGNALS.items():
-        exporters = getattr(settings, f"{signal}_exporters")
-        if not any(name.startswith("otlp") for name in exporters):
-            continue
-        address = _endpoint(settings, environ, word)
-        entry: dict[str, Any] = {"signal": signal, "endpoint": _without_user(address)}
-        try:
-            target = _target(address)
-        except ValueError:
-            found.append(
-                entry | {"reachable": False, "error": "expected an address such as http://host:4318"}
-            )
-            continue
-        proxy = _proxy(address)
-        if proxy:
-            found.append(entry | {"reachable": None, "error": f"by way of the proxy {proxy}; not tried"})
-            continue
-        if target not in seen:
-            seen[target] = _connect(target)
-        found.append(entry | {"reachable": seen[target] is None, "error": seen[target] or ""})
-    return found
-
-
-def _endpoint(settings: config.Settings, environ: Mapping[str, str], word: str) -> str:
-    own = environ.get(f"OTEL_EXPORTER_OTLP_{word}_ENDPOINT", "").strip()
-    common = settings.endpoint or environ.get(config.COMMON_ENDPOINT, "").strip()
-    protocol = (
-        environ.get(f"OTEL_EXPORTER_OTLP_{word}_PROTOCOL")
-        or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or "http/protobuf"
-    )
-    return own or common or f"http://localhost:{4317 if protocol.strip() == 'grpc' else 4318}"
-
-
-def _target(address: str) -> tuple[str, int]:
-    """Host and port. Raises: ValueError where there are none in it."""
-    parts = urllib.parse.urlsplit(address if "://" in address else f"grpc://{address}")
-    if not parts.hostname:
-        raise ValueError(address)
-    return parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme, 4317)
-
-
-def _proxy(address: str) -> str | None:
-    parts = urllib.parse.urlsplit(address)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
-        return None
-    return _without_user(proxy)
-
-
-def _connect(target: tuple[str, int]) -> str | None:
-    """Why no TCP connection came about, or None where one did."""
-    try:
-        with socket.create_connection(target, timeout=CONNECT_TIMEOUT):
-            return None
-    except (OSError, UnicodeError) as error:
-        return str(error.strerror or error) if isinstance(error, OSError) else "no such host name"
-
-
-def _without_user(text: str) -> str:
-    """An address without the user and the password that may stand in it."""
-    head, separator, rest = text.partition("://")
-    if not separator:
-        return text
-    authority, slash, path = rest.partition("/")
-    return f"{head}://{authority.rpartition('@')[2]}{slash}{path}"
-
-
 def _missing_exporters(settings: config.Settings) -> list[str]:
     found = []
     for signal, group in _GROUPS.items():
         known = {"otlp", "console"} | {point.name for point in entry_points(group=group)}
         found += [
-            f"OTEL_{_SIGNALS[signal]}_EXPORTER names {name!r}, which is not installed; "
+            f"OTEL_{SIGNALS[signal]}_EXPORTER names {name!r}, which is not installed; "
             f"there are {', '.join(sorted(known))}, none"
             for name in getattr(settings, f"{signal}_exporters")
             if name not in known
@@ -186,7 +114,7 @@ def notes(settings: config.Settings, environ: Mapping[str, str], problems: list[
         )
     if not any((settings.traces_exporters, settings.records_exporters, settings.metrics_exporters)):
         found.append("No endpoint and no exporter is named: there will be the file of records alone.")
-    return found
+    return found + _endpoints.notes(settings, environ)
 
 
 def file_systems(directory: Path, journal_dir: Path | None, problems: list[str]) -> dict[str, Any]:
@@ -198,8 +126,11 @@ def file_systems(directory: Path, journal_dir: Path | None, problems: list[str])
         nearest = nearest.parent
     if not nearest.is_dir():
         problems.append(f"{directory} cannot be made: {nearest} is no folder")
-    elif not os.access(nearest, os.W_OK | os.X_OK):
-        problems.append(f"{nearest} may not be written to, so nothing can be kept in {directory}")
+    elif why := _why_not_writable(nearest):
+        problems.append(
+            f"nothing can be kept in {directory}: {nearest} cannot be written to ({why}); set ROLLSPAN_DIR to a "
+            "folder that can"
+        )
     if not usable:
         tried = ", ".join(f"{each.folder} ({each.file_system or 'unknown'})" for each in candidates)
         problems.append(
@@ -223,6 +154,16 @@ def file_systems(directory: Path, journal_dir: Path | None, problems: list[str])
             for each in candidates
         ],
     }
+
+
+def _why_not_writable(folder: Path) -> str:
+    """Why no file can be made there, "" where one can. Tried, because os.access tells root what is not so."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".rollspan-doctor-", dir=folder) as made:
+            Path(made, "file").touch()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _free(folder: Path) -> int | None:
@@ -287,7 +228,7 @@ def _compared(header: Mapping[str, Any]) -> dict[str, Any]:
     settings, points = header.get("settings"), header.get("endpoints")
     found = dict(settings) if isinstance(settings, dict) else {}
     if isinstance(points, dict):
-        found |= {f"endpoint of {name}": _without_user(str(address)) for name, address in points.items()}
+        found |= {f"endpoint of {name}": without_user(str(address)) for name, address in points.items()}
     return found
 
 

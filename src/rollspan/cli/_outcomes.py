@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from rollspan import owner
+from rollspan import config, owner
 from rollspan.recovery import Outcome
 
 
@@ -27,6 +27,15 @@ directory_argument = click.argument(
     type=click.Path(path_type=Path),
     callback=_existing,
 )
+
+
+def settings_for(directory: Path, endpoint: str | None) -> config.Settings:
+    """The settings of this shell, for that data directory and endpoint. What is wrong with these is wrong use."""
+    resolved = config.resolve(dir=directory, endpoint=endpoint)
+    for problem in resolved.problems:
+        if problem.variable.startswith("argument "):
+            raise click.UsageError(str(problem).partition(";")[0])
+    return resolved.settings
 
 
 def _what(exporter: str) -> str:

@@ -6,6 +6,8 @@ import asyncio
 import importlib.util
 import io
 import os
+import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -99,12 +101,13 @@ def summary(
 
 def what_next(out: Path, trace_id: str, *, delivered: bool) -> Text:
     """Where everything is, and how to see it in a tracing backend."""
+    command, where = started_as(), shlex.quote(str(out))
     text = Text()
     text.append("Written\n", "bold")
     for path in [*sorted(out.glob("sessions-*.jsonl")), out / "journal"]:
         text.append(f"  {path}\n")
     text.append("Look again\n", "bold")
-    text.append(f"  rollspan show {out} --slowest 5\n  rollspan show {out} --session {trace_id}\n")
+    text.append(f"  {command} show {where} --slowest 5\n  {command} show {where} --session {trace_id}\n")
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(
         "OTEL_EXPORTER_OTLP_ENDPOINT"
     )
@@ -112,11 +115,28 @@ def what_next(out: Path, trace_id: str, *, delivered: bool) -> Text:
     if not endpoint:
         text.append(
             "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger\n"
-            f"  rollspan replay {out} --endpoint http://localhost:4318\n"
+            f"  {command} replay {where} --endpoint http://localhost:4318\n"
         )
     elif delivered:
         text.append(f"  they went to {endpoint}; search there for the id of the slowest: {trace_id}\n")
     else:
-        text.append(f"  some have not reached {endpoint} yet; rollspan recover {out} sends the rest\n")
+        text.append(f"  some have not reached {endpoint} yet; {command} recover {where} sends the rest\n")
     text.append(f"  with Jaeger on this machine: http://localhost:16686/trace/{trace_id}")
     return text
+
+
+def started_as() -> str:
+    """How to call this program again: not everybody has on the path the `rollspan` that is running."""
+    script = Path(sys.argv[0])
+    return _called(script) if script.stem == "rollspan" else f"{_called(Path(sys.executable))} -m rollspan"
+
+
+def _called(program: Path) -> str:
+    """The name alone where a shell finds this very program by it, else its path, from here where it is below."""
+    program = program.absolute()
+    found = shutil.which(program.name)
+    if found and Path(found).parent.resolve() == program.parent.resolve():
+        return program.name
+    here = Path.cwd()
+    below = program.is_relative_to(here) and program.parent != here
+    return shlex.quote(str(program.relative_to(here) if below else program))

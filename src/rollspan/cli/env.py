@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from rollspan import autostart, config
+from rollspan.cli import _endpoints
 
 _OF_ONE_PROCESS: Final = frozenset({"ROLLSPAN_RANK", *config.INTERNAL})
 _SECRET: Final = ("_HEADERS", "_CLIENT_KEY")
@@ -23,6 +24,12 @@ def wanted(environ: Any, arguments: dict[str, str | None], endpoint: str | None)
         if problem.variable.startswith("argument "):
             raise click.UsageError(str(problem))
         click.echo(f"Warning: {problem}", err=True)
+    if endpoint is not None and (
+        wrong := _endpoints.problem(
+            "--endpoint", endpoint, grpc=_endpoints.grpc_is_meant(environ), common=True
+        )
+    ):
+        raise click.UsageError(wrong)
     settings = resolved.settings
     given = {
         name: text

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from rollspan import config, recovery
-from rollspan.cli._outcomes import directory_argument, report
+from rollspan import recovery
+from rollspan.cli._outcomes import directory_argument, report, settings_for
 
 
 @click.command(name="recover")
@@ -23,9 +23,20 @@ from rollspan.cli._outcomes import directory_argument, report
     is_flag=True,
     help="Throw away what no endpoint takes, once the file of records has its part.",
 )
+@click.option(
+    "--to",
+    metavar="OTHER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the file of records below this directory, where DIR takes no files.",
+)
 @click.pass_context
 def command(
-    context: click.Context, directory: Path, endpoint: str | None, timeout: float, discard: bool
+    context: click.Context,
+    directory: Path,
+    endpoint: str | None,
+    timeout: float,
+    discard: bool,
+    to: Path | None,
 ) -> None:
     """Deliver the sessions of processes that died: to the file of records, and to where they were sent.
 
@@ -35,8 +46,20 @@ def command(
 
     Exit codes: 0; 1 something could not be delivered and stays; 2 wrong use.
     """
-    settings = config.resolve(dir=directory, endpoint=endpoint).settings
-    outcomes = recovery.recover(settings, None, timeout=timeout, discard=discard)
+    outcomes = recovery.recover(
+        settings_for(directory, endpoint),
+        None,
+        timeout=timeout,
+        discard=discard,
+        to=to.absolute() if to is not None else None,
+    )
     if not outcomes:
         click.echo(f"Nothing to recover below {directory}: no process died here with sessions undelivered.")
-    context.exit(report(outcomes))
+    code = report(outcomes)
+    if any("file" in outcome.unreached for outcome in outcomes):
+        click.echo(
+            f"Records cannot be written below {to or directory}; `rollspan recover {directory} --to OTHER` writes them "
+            "below another directory.",
+            err=True,
+        )
+    context.exit(code)

@@ -34,7 +34,12 @@ _FEW = 10
     "--run", "run_id", metavar="ID", help="The run of this id, or how that begins. [default: the latest]"
 )
 @click.option("--all-runs", is_flag=True, help="All runs that wrote to DIR, together.")
-@click.option("--open", "is_open", is_flag=True, help="What is open now in a running job that writes to DIR.")
+@click.option(
+    "--open",
+    "is_open",
+    is_flag=True,
+    help="What is open now in a job that writes to DIR, or was when it died.",
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: the figures, or the chosen records one a line."
 )
@@ -62,8 +67,9 @@ def command(
         raise click.UsageError(f"{' and '.join(chosen)} exclude each other; give one of them.")
     if path != "-" and not Path(path).exists():
         raise click.UsageError(
-            f"No such file or directory: {path}. "
-            "Name the directory that a run wrote to (its ROLLSPAN_DIR), or a file of records."
+            f"No such file or directory: {path}. Either nothing was recorded, as happens without "
+            "ROLLSPAN_ENABLED=1 in the run's environment, or its ROLLSPAN_DIR is another: name the directory that "
+            "the run wrote to, or a file of records."
         )
     if is_open:
         _show_open(context, path, as_json)
@@ -163,14 +169,14 @@ def _show_open(context: click.Context, path: str, as_json: bool) -> None:
     if not sessions:
         _give_up(
             context,
-            f"no rollout is open in a running process that writes to {path}. They show within "
+            f"no rollout is open in a process that writes to {path}, running or dead. They show within "
             "ROLLSPAN_CHECKPOINT_INTERVAL (10 s) of what they do; finished ones: "
             f"`rollspan show {path}`.",
         )
     if as_json:
         write_lines(to_line(dict(session)) for session in sessions)
     else:
-        print_parts([view.open_table(sessions)])
+        print_parts([view.open_table(sessions, path)])
 
 
 def _tell(message: str) -> None:

@@ -36,7 +36,13 @@ class EngineClient:
         """Sample until a token of `stop` or the limit. An aborted generation goes on with the new weights."""
         generation = Generation()
         while generation.finish_reason in ("", "abort"):
-            with rollspan.phase("generate", model=MODEL, provider="sglang", operation="text_completion"):
+            with rollspan.phase(
+                "generate",
+                model=MODEL,
+                provider="sglang",
+                operation="text_completion",
+                continuation=generation.finish_reason == "abort",
+            ):
                 reply = await self._post(
                     "/generate",
                     {
@@ -56,7 +62,6 @@ class EngineClient:
                     cached_tokens=meta["cached_tokens"],
                     weight_version=int(meta["weight_version"]),
                     finish_reasons=[meta["finish_reason"]["type"]],
-                    continuation=generation.finish_reason == "abort",
                 )
             generation.tokens += reply["output_ids"]
             generation.logprobs += [logprob for logprob, _, _ in meta["output_token_logprobs"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ TOTAL, UNATTRIBUTED = "total", "unattributed"
 _KNOWN_ORDER = (semconv.EXECUTION, semconv.GENERATE, semconv.TOOLCALL, semconv.REWARD)
 _STATUS_ORDER = (semconv.ACCEPTED, semconv.REJECTED, semconv.FAILED, semconv.DROPPED, semconv.PENDING)
 _REWARD_FIELD = "reward_calc"
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 _NO_PHASES = frozenset({*WAIT_ORDER, TOTAL, UNATTRIBUTED})
 
 
@@ -27,6 +29,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     is wait, phase, total or unattributed, count is the number of sessions that have it and share
     its part of the time of all sessions (more than 1 where work ran in parallel); and where any record
     has them `input_tokens`, `output_tokens`, `turns`, `reward` {count, sum, mean, min, max},
+    `rewards_not_finite` {NaN, Infinity or -Infinity: count},
     `weight_versions` {count, min, max, mixed, widest}, `steps` {count, first, last, mean_lag, max_lag},
     `late_spans`, `counters` {name: sum}.
     """
@@ -36,6 +39,8 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     for key in ("input_tokens", "output_tokens", "turns", "reward"):
         if values := [value for record in records if (value := number(record, key)) is not None]:
             result[key] = _spread(values)
+    if not_finite := Counter(record["reward"] for record in records if record.get("reward") in _NOT_FINITE):
+        result["rewards_not_finite"] = dict(not_finite)
     if versions := _weight_versions(records):
         result["weight_versions"] = versions
     if steps := _steps(records):

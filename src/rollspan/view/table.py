@@ -96,10 +96,14 @@ def _facts(figures: dict[str, Any]) -> RenderableType | None:
         lines.append(("tokens", ", ".join(tokens)))
     if turns := figures.get("turns"):
         lines.append(("turns", f"{plain(turns['mean'])} a rollout, at most {count(turns['max'])}"))
+    rewards = []
     if reward := figures.get("reward"):
         spread = f"from {plain(reward['min'])} to {plain(reward['max'])}"
-        text = f"{plain(reward['mean'])} on average, {spread}, {count(reward['count'])} scored"
-        lines.append(("reward", text))
+        rewards.append(f"{plain(reward['mean'])} on average, {spread}, {count(reward['count'])} scored")
+    for name, number in figures.get("rewards_not_finite", {}).items():
+        rewards.append(f"{count(number)} {'not a number' if name == 'NaN' else name}")
+    if rewards:
+        lines.append(("reward", ", ".join(rewards)))
     if versions := figures.get("weight_versions"):
         text = f"{versions['min']} to {versions['max']}"
         if versions["mixed"]:
