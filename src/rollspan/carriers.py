@@ -100,6 +100,8 @@ class RemoteSession(TraceLog):
 
     def keep(self, row: list[Any]) -> None:
         """Bring the span home with the result, or export it from here."""
+        if self.runtime.abandoned:
+            return
         if self.collected is not None:
             self.collected.append(list(row))
         if self._export_here and self.tracer is None and self.sampled:

@@ -58,6 +58,12 @@ class Delivery:
         """Forget the pause: a flush wants a try now."""
         self._retry_at = 0.0
 
+    def abandon(self) -> None:
+        """In a forked child: close what the exporter has open, without a word to the other end."""
+        abandon = getattr(self.exporter, "abandon", None)
+        if abandon is not None:
+            abandon()
+
     def attempt(self, batch: Batch, timeout: float) -> bool:
         """One try; whether the batch is done with and the cursor behind it."""
         traces = [f.trace for f in batch.finished if f.at > self.cursor]

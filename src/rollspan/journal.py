@@ -137,7 +137,10 @@ class Journal:
                 self._roll(0)
 
     def append(self, line: bytes) -> None:
-        """Copy one framed line into the journal."""
+        """Copy one framed line into the journal; one that is over drops it."""
+        if self.abandoned:
+            health.count("journal.lines_after_end")
+            return
         with self._lock:
             if self._busy:  # a signal handler came between the lines below, in this very thread
                 self._deferred.append(line)
@@ -304,9 +307,11 @@ class Journal:
             self._segments.clear()
             self._active = None
 
-    def abandon(self) -> None:
-        """In a forked child: let go of the parent's maps, touch none of its files."""
+    def abandon(self, lock: threading.RLock) -> None:
+        """In a forked child: let go of the parent's maps and lock, touch none of its files."""
         self.abandoned = True
+        self._lock = lock
+        self._folders = []
         for segment in [*self._segments.values(), *([self._spare] if self._spare is not None else [])]:
             segment.forget()
         self._segments.clear()

@@ -224,7 +224,9 @@ class Runtime:
         """In a forked child: leave the parent's files, locks and sessions alone; a runtime of the child's own."""
         self.abandoned = True
         self.lock = threading.RLock()
-        self.journal.abandon()
+        self.journal.abandon(self.lock)
+        if self._worker is not None:
+            self._worker.abandon()
         if self._owner is not None:
             self._owner.abandon()
         return Runtime(self.settings)

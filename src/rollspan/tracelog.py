@@ -144,7 +144,7 @@ class TraceLog:
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """Close a phase; False where it was closed before (by hand, or with its session)."""
-        if self._open.pop(span.ref, None) is None:
+        if self.runtime.abandoned or self._open.pop(span.ref, None) is None:
             return False
         end = clock.monotonic_ns() + self.offset if end_ns is None else end_ns
         if end < span.start_ns:

@@ -208,6 +208,11 @@ class Worker:
         self._guarded(self.tick)
         return True
 
+    def abandon(self) -> None:
+        """In a forked child: leave files and locks to the parent."""
+        for delivery in self._deliveries:
+            delivery.abandon()
+
     def close(self, deadline: float) -> bool:
         """Deliver what can be delivered by `deadline` and stop; whether everything was.
 

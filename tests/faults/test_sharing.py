@@ -170,3 +170,72 @@ def test_signal_handlers_that_record(run_program: Run, tmp_path: Path) -> None:
     }
     assert len(records) == 3001 + handled
     assert all(set(record["phases"]) <= {"execution", "generate", "toolcall"} for record in records)
+
+
+FORK_IN_AN_ATTACHED_PHASE = """
+import os, signal, threading
+import rollspan
+from rollspan import health, switch
+
+with rollspan.session(task_id="first"):
+    pass
+rollspan.flush()
+carrier = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "rollspan-session": "id=x&phase=execution"}
+held, over = threading.Event(), threading.Event()
+def hold():
+    with switch.runtime().lock:
+        held.set()
+        over.wait()
+
+with rollspan.attach(carrier):
+    with rollspan.phase("generate"):
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+        else:
+            over.set()
+            holder.join()
+if pid == 0:
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+pad = "x" * 16000
+for i in range(400):
+    with rollspan.session(note=pad):
+        pass
+print(health.counters().get("journal.segments_in_memory", 0))
+"""
+
+
+def test_a_fork_inside_a_phase_of_another_process_session(run_program: Run, tmp_path: Path) -> None:
+    """Both leave the phase: the child is not stuck and takes no name of the parent's next segments."""
+    done = run_program(FORK_IN_AN_ATTACHED_PHASE, env={"PYTHONWARNINGS": "ignore"})
+    assert done.stdout.split() == ["0", "0"], done.stderr
+    assert done.stderr == ""
+    assert len(in_file(tmp_path / "data")) == 401
+
+
+HELD_BY_A_CHILD = """
+import os
+import rollspan
+with rollspan.session():
+    pass
+rollspan.flush()
+def held():
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    return sum("sessions-r" in os.readlink(link) for link in links if os.path.exists(link))
+before = held()
+pid = os.fork()
+if pid == 0:
+    print(before, held(), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_a_child_does_not_hold_the_file_of_records(run_program: Run) -> None:
+    """A child that outlives a killed parent must not keep the file, and its lock, from the next process."""
+    done = run_program(HELD_BY_A_CHILD, env={"PYTHONWARNINGS": "ignore"})
+    assert done.stdout.split() == ["1", "0"]
