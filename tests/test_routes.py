@@ -241,3 +241,46 @@ print(sampled)
     assert int(done.stdout) == exported
     assert exported == 0 if sampler == "always_off" else 20 < exported < 80
     assert len(records(tmp_path / "data")) == 100
+
+
+PLAIN_THREADS = """
+import sys, threading
+import rollspan
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from rollspan import switch
+
+sys.setswitchinterval(1e-5)
+provider = TracerProvider()
+provider.add_span_processor(rollspan.RolloutSpanProcessor())
+tracer = provider.get_tracer("user")
+for i in range(150):
+    root = tracer.start_span("rollout", attributes={"rollout.phase": "session"})
+    inside = trace.set_span_in_context(root)
+    def phases():
+        for _ in range(30):
+            tracer.start_span("tool", context=inside, attributes={"rollout.phase": "toolcall"})
+    threads = [threading.Thread(target=phases) for _ in range(2)]
+    phases()
+    for thread in threads:
+        thread.start()
+    root.end()
+    for thread in threads:
+        thread.join()
+print(len(switch.runtime().live))
+rejected = tracer.start_span("rollout", attributes={"rollout.phase": "session"})
+rejected.set_attributes({"rollout.status": "rejected", "": "mine"})
+"""
+
+
+def test_plain_roots_end_while_phases_begin(run_program: Run, tmp_path: Path) -> None:
+    """Phases that begin in other threads do not keep a root open, and one still open at the exit has its verdict."""
+    done = run_program(PLAIN_THREADS, env={"OTEL_METRICS_EXPORTER": "none"})
+    assert done.stdout.split() == ["0"], done.stderr
+    assert done.stderr == ""
+    text = [
+        line for p in (tmp_path / "data").glob("sessions-r0*.jsonl") for line in p.read_text().splitlines()
+    ]
+    last = json.loads(text[-1])
+    assert len(text) == 151
+    assert (last["status"], last["rejection_reason"]) == ("rejected", "mine")

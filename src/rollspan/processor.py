@@ -143,7 +143,8 @@ class _PlainSession:
     def note(self, span: Span) -> None:
         context = span.get_span_context()
         if context is not None:
-            self._open[context.span_id] = span
+            with self._runtime.lock:
+                self._open[context.span_id] = span
 
     def take(self, span: ReadableSpan) -> None:
         row = _row(span, self._runtime)
@@ -154,7 +155,7 @@ class _PlainSession:
                 self._rows.append(row)
                 return
             end = row[5]
-            for late in self._open.values():
+            for late in list(self._open.values()):
                 self._rows.append(_row(late, self._runtime, end_ns=end))
             attributes = {**self._attributes, **row[6]}
             if attributes.get(semconv.STATUS) == semconv.PENDING:  # as for a plain `with session():` block
@@ -182,7 +183,10 @@ class _PlainSession:
     def abort(self, reason: str) -> None:
         """The process ends in good order with the root still open."""
         with self._runtime.lock:
-            attributes = {semconv.STATUS: semconv.DROPPED, semconv.REASON: reason, semconv.CONSUMED: False}
+            attributes = {**self._attributes, **_row(self._root, self._runtime)[6]}
+            if attributes.get(semconv.STATUS, semconv.PENDING) == semconv.PENDING:
+                attributes.update({semconv.STATUS: semconv.DROPPED, semconv.REASON: reason})
+            attributes.setdefault(semconv.CONSUMED, False)
             end = max([self._root.start_time or 0, *(row[5] for row in self._rows)])
             self._runtime.live.pop(self._trace, None)
             self._write({"a": attributes, "e": end}, lines.ENDS)
