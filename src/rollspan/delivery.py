@@ -37,10 +37,15 @@ def batches(finished: Sequence[Finished], end: Position) -> list[Batch]:
 class Delivery:
     """Gives batches to one exporter, in order, each until it is delivered or refused for good."""
 
-    def __init__(self, exporter: Exporter, resource: Mapping[str, AttributeValue]) -> None:
+    def __init__(
+        self, exporter: Exporter, resource: Mapping[str, AttributeValue], *, insists: bool = False
+    ) -> None:
+        """With `insists` nothing is refused for good: another try, with other credentials, may be answered."""
         self.exporter = exporter
         self.cursor = START
         self.off = False
+        self.rejected = 0
+        self._insists = insists
         self._resource = resource
         self._failures = 0
         self._retry_at = 0.0
@@ -73,6 +78,8 @@ class Delivery:
             except Exception:  # noqa: BLE001 - a third-party exporter may raise anything
                 health.internal_error(f"exporter.{self.name}")
                 result = Refused("the exporter raised an exception")
+            if self._insists and isinstance(result, Refused):
+                result = Retry(result.reason)
             if isinstance(result, Retry):
                 self._pause(result)
                 return False
@@ -98,6 +105,7 @@ class Delivery:
         if isinstance(result, Delivered):
             health.count(f"delivered.{self.name}", n - min(result.rejected, n))
             if result.rejected:
+                self.rejected += result.rejected
                 self.lose(result.rejected, "rejected", result.reason)
         elif result.unsupported:
             self.off = True

@@ -74,17 +74,13 @@ def _settings_of(left: Left, mine: Settings) -> Settings:
 
 
 def _known_ids(folders: set[Path], rank: int) -> set[str]:
-    return {session_id for folder in folders for session_id in known_ids(folder, rank)}
+    return {trace_id for folder in folders for trace_id in known_ids(folder, rank)}
 
 
 def _skip_known(batch: Batch, known: set[str]) -> Batch:
     return Batch(
         batch.end,
-        [
-            f
-            for f in batch.finished
-            if f.trace.record is None or f.trace.record.get("session_id") not in known
-        ],
+        [f for f in batch.finished if f.trace.record is None or f.trace.record.get("trace_id") not in known],
     )
 
 
@@ -107,11 +103,11 @@ def _deliver(
                 time.sleep(0.2)
             else:
                 return False
-            if delivery.off:
-                taken = []
             if not delivery.name.endswith("traces"):
                 taken = [f for f in taken if f.trace.record is not None]
-            outcome.delivered[delivery.name] = outcome.delivered.get(delivery.name, 0) + len(taken)
+            before = outcome.delivered.get(delivery.name, 0)
+            outcome.delivered[delivery.name] = before + max(len(taken) - delivery.rejected, 0)
+            delivery.rejected = 0
     return True
 
 
@@ -152,7 +148,7 @@ def deliver_left(
     cursors = left.cursors
     complete = True
     for exporter in exporters.build(theirs):
-        delivery = Delivery(exporter, resource)
+        delivery = Delivery(exporter, resource, insists=True)
         delivery.cursor = cursors.get(delivery.name, START)
         is_file = delivery.name == "file"
         try:
@@ -307,7 +303,7 @@ def replay(settings: Settings, journals: Iterable[Left], *, timeout: float = 60.
         for exporter in exporters.build(settings):
             if exporter.name == "file":
                 continue
-            delivery = Delivery(exporter, left.get("resource") or {})
+            delivery = Delivery(exporter, left.get("resource") or {}, insists=True)
             try:
                 if not _deliver(left, delivery, outcome, known=None, deadline=time.monotonic() + timeout):
                     outcome.unreached.append(delivery.name)

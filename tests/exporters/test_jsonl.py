@@ -305,9 +305,9 @@ def test_a_full_disk_leaves_no_half_of_a_batch(tmp_path: Path) -> None:
 
 def test_known_ids_reads_all_files_of_the_rank_and_no_other(tmp_path: Path) -> None:
     """Damaged lines, other ranks' files and files without records cost nothing."""
-    (tmp_path / "sessions-r1.jsonl").write_bytes(to_line({"session_id": "a"}) + b'{"session_id": "torn')
-    (tmp_path / "sessions-r1.1.jsonl").write_bytes(b"\xff\xfe\n[1]\n7\n{}\n" + to_line({"session_id": "b"}))
-    (tmp_path / "sessions-r1.node-1.77.jsonl").write_bytes(to_line({"session_id": "c"}))
-    (tmp_path / "sessions-r10.jsonl").write_bytes(to_line({"session_id": "other"}))
+    (tmp_path / "sessions-r1.jsonl").write_bytes(to_line({"trace_id": "a"}) + b'{"session_id": "torn')
+    (tmp_path / "sessions-r1.1.jsonl").write_bytes(b"\xff\xfe\n[1]\n7\n{}\n" + to_line({"trace_id": "b"}))
+    (tmp_path / "sessions-r1.node-1.77.jsonl").write_bytes(to_line({"trace_id": "c"}))
+    (tmp_path / "sessions-r10.jsonl").write_bytes(to_line({"trace_id": "other"}))
     assert known_ids(tmp_path, 1) == {"a", "b", "c"}
     assert known_ids(tmp_path / "nowhere", 1) == set()

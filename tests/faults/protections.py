@@ -31,7 +31,7 @@ PROTECTIONS = (
     Protection(
         "tests/faults/test_endings.py::test_recovery_killed_fifty_times",
         "recovery.py",
-        "known_ids(theirs.dir, theirs.rank) if is_file",
+        "_known_ids({settings.dir, theirs.dir}, theirs.rank) if is_file",
         "set() if is_file",
     ),
     Protection(

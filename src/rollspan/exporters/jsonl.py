@@ -120,18 +120,21 @@ class RecordFile:
 
 
 def known_ids(directory: Path, rank: int) -> set[str]:
-    """Session ids in all files of records of that rank; lines that are damaged are passed over."""
+    """Trace ids in all files of records of that rank; lines that are damaged are passed over.
+
+    Session ids will not do: callers give them, and may give the same ones in every run.
+    """
     found: set[str] = set()
     for path in sorted(directory.glob(f"sessions-r{rank}.*jsonl")):
         try:
             with path.open("rb") as file:
                 for line in file:
                     try:
-                        session_id = orjson.loads(line)["session_id"]
+                        trace_id = orjson.loads(line)["trace_id"]
                     except (ValueError, TypeError, KeyError):
                         continue
-                    if isinstance(session_id, str):
-                        found.add(session_id)
+                    if isinstance(trace_id, str):
+                        found.add(trace_id)
         except OSError as error:
             health.warn_once("file.unreadable", "rollspan: cannot read %s: %s", path, error)
     return found

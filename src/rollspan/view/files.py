@@ -62,13 +62,14 @@ def shortened(problems: list[str]) -> list[str]:
 
 
 def _first_of_each(records: Iterable[Record]) -> Iterator[Record]:
-    seen: set[str] = set()
+    seen: set[tuple[str, object]] = set()
     for record in records:
         session_id = record.get("session_id")
         if isinstance(session_id, str):
-            if session_id in seen:
+            known_by = (session_id, record.get("trace_id"))  # callers may give one id in several runs
+            if known_by in seen:
                 continue
-            seen.add(session_id)
+            seen.add(known_by)
         yield record
 
 
