@@ -51,11 +51,16 @@ class phase(Scope):  # noqa: N801 - used like a function
             self._entered = (None, None, self._entered)
             return NULL
         try:
-            span = self._start()
+            context = _late()
+            current = context.current()
+            if current is None:
+                span = self._outside()
+            else:
+                span = current.owner.start_phase(self._name, self._attributes, current)
             if span is None:
                 self._entered = (None, None, self._entered)
                 return NULL
-            self._entered = (span, _late().attach(span), self._entered)
+            self._entered = (span, context.attach(span), self._entered)
             return span
         except Exception:  # noqa: BLE001
             return self._failed("phase")
@@ -63,22 +68,21 @@ class phase(Scope):  # noqa: N801 - used like a function
     def _start(self) -> RolloutSpan | None:
         if switch.runtime() is None:
             return None
-        context = _late()
-        name = self._name
-        current = context.current()
-        if current is not None:
-            owner: Any = current.owner
-            if hasattr(owner, "start_phase"):
-                return owner.start_phase(name, self._attributes, current)  # type: ignore[no-any-return]
-            return owner.start_span(name, current, self._attributes)  # type: ignore[no-any-return]
-        step_span = context.current_step()
+        current = _late().current()
+        if current is None:
+            return self._outside()
+        return current.owner.start_phase(self._name, self._attributes, current)  # type: ignore[no-any-return]
+
+    def _outside(self) -> RolloutSpan | None:
+        """Start it where no session is: in the trainer's step, if there is one here."""
+        step_span = _late().current_step()
         if step_span is not None:
-            return step_span.owner.start_span(name, step_span, self._attributes)  # type: ignore[no-any-return]
+            return step_span.owner.start_phase(self._name, self._attributes, step_span)  # type: ignore[no-any-return]
         health.warn_once(
             "api.no_session",
             "rollspan: phase %r has no session here and is not recorded; start one, or bring one along with "
             "rollspan.wrap, rollspan.TracedExecutor or rollspan.attach",
-            name,
+            self._name,
         )
         return None
 
@@ -96,7 +100,7 @@ class session(Scope):  # noqa: N801
     trace id as the session's name (it must be unique), `workflow` names the code; the rest are attributes.
     """
 
-    __slots__ = ("_given_arguments",)
+    __slots__ = ("_arguments", "_session_id")
 
     def __init__(
         self,
@@ -111,20 +115,15 @@ class session(Scope):  # noqa: N801
             raise TypeError(
                 "session() takes keywords alone; to decorate write @rollspan.session(), with parentheses"
             )
-        super().__init__()
-        self._given_arguments = {
-            "task_id": task_id,
-            "group_id": group_id,
-            "session_id": session_id,
-            "workflow": workflow,
-            **attributes,
-        }
+        self._entered = None
+        self._session_id = session_id
+        self._arguments = {"task_id": task_id, "group_id": group_id, "workflow": workflow, **attributes}
 
     def _again(self) -> Scope:
-        return session(**self._given_arguments)
+        return session(session_id=self._session_id, **self._arguments)
 
     def _start(self) -> RolloutSpan | None:
-        made = _make_session(self._given_arguments, block=True)
+        made = _make_session(self._arguments, self._session_id, block=True)
         return made.root if made is not None else None
 
     def _given(self, span: RolloutSpan) -> Any:
@@ -134,14 +133,21 @@ class session(Scope):  # noqa: N801
         span.owner.finish(exc)  # type: ignore[attr-defined]
 
 
-def _make_session(given: Mapping[str, Any], *, block: bool) -> Any:
+_Session: Any = None
+
+
+def _make_session(given: Mapping[str, Any], session_id: str | None, *, block: bool) -> Any:
+    global _Session  # noqa: PLW0603
     runtime = switch.runtime()
     if runtime is None:
         return None
-    from .sessions import Session  # noqa: PLC0415
+    if _Session is None:  # loads OpenTelemetry, so it is imported with the first session and not before
+        from .sessions import Session  # noqa: PLC0415
 
+        _Session = Session
     runtime.start()
-    return Session(runtime, given, block=block, tracer=runtime.tracer(_attach_processor))
+    tracer = runtime.tracer(_attach_processor)
+    return _Session(runtime, given, block=block, session_id=session_id, tracer=tracer)
 
 
 def _attach_processor(provider: TracerProvider) -> None:
@@ -162,14 +168,8 @@ def start_session(
     if switch.runtime() is None:
         return NULL
     try:
-        given = {
-            "task_id": task_id,
-            "group_id": group_id,
-            "session_id": session_id,
-            "workflow": workflow,
-            **attributes,
-        }
-        made = _make_session(given, block=False)
+        given = {"task_id": task_id, "group_id": group_id, "workflow": workflow, **attributes}
+        made = _make_session(given, session_id, block=False)
     except Exception:  # noqa: BLE001
         health.internal_error("start_session")
         made = None
@@ -252,8 +252,7 @@ def record_generation(
     one per token; `continuation` says that it goes on from an aborted generation and is no new turn. `prompt`
     and `completion` are recorded only where `ROLLSPAN_CAPTURE_CONTENT` asks for it.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    _on("generate").set_attributes(given)
+    _on("generate").set_attributes(locals())  # None stands for what was not given, and sets nothing
 
 
 def record_reward(score: float, name: str | None = None) -> None:

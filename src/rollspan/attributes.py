@@ -24,7 +24,7 @@ MAX_ATTRIBUTES = MAX_SPAN_ATTRIBUTES - 4  # session, phase, parent phase, and la
 MAX_DEPTH = 8
 DEFAULT_MAX_BYTES = 16384
 
-_INT64 = 1 << 63
+INT64 = 1 << 63
 _CUT = "..."
 
 
@@ -64,7 +64,7 @@ def _scalar(value: Any, limit: int) -> Scalar:
     if kind is bool:
         return bool(value)
     if kind is int:
-        return int(value) if -_INT64 <= value < _INT64 else _text(_digits(value), limit)
+        return int(value) if -INT64 <= value < INT64 else _text(_digits(value), limit)
     if kind is float:
         return _float(value)
     if kind is str:
@@ -139,7 +139,7 @@ def _say(value: Scalar) -> str:
 def clean(value: Any, limit: int = DEFAULT_MAX_BYTES) -> AttributeValue | None:
     """`value` in its defined form, at most about `limit` bytes long; None stands for no attribute."""
     kind = type(value)
-    if kind is int and -_INT64 <= value < _INT64:
+    if kind is int and -INT64 <= value < INT64:
         return int(value)
     if kind is bool or value is None:
         return value  # type: ignore[no-any-return]
@@ -192,7 +192,7 @@ def clean_into(target: dict[str, AttributeValue], new: Mapping[Any, Any], limit:
         kind = type(value)
         if (
             (kind is str and value.isascii() and len(value) <= limit)
-            or (kind is int and -_INT64 <= value < _INT64)
+            or (kind is int and -INT64 <= value < INT64)
             or kind is bool
         ):
             cleaned: AttributeValue = value

@@ -6,6 +6,7 @@ between (an HTTP client's) changes the latter and leaves ours.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -18,11 +19,13 @@ _PHASE_KEY = "rollspan-phase"
 _STEP_KEY = "rollspan-step"
 
 
-# One call less on every phase's way, where the API still keeps its runtime context under this name.
-_get_current = getattr(
-    getattr(otel_context, "_RUNTIME_CONTEXT", None), "get_current", otel_context.get_current
+# Where the API still keeps its context in a variable of this name, that is asked directly: every phase does so often.
+_variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+_get_current, _attach = (
+    (_variable.get, _variable.set)
+    if isinstance(_variable, ContextVar)
+    else (otel_context.get_current, otel_context.attach)
 )
-_attach = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "attach", otel_context.attach)
 
 _OTEL_SPAN_KEY = next(iter(otel_trace.set_span_in_context(otel_trace.INVALID_SPAN, otel_context.Context())))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
 from . import health, semconv
-from .attributes import clean
+from .attributes import INT64, MAX_ATTRIBUTES, clean, clean_into
 
 _GENERATE_NAMES = {
     "model": semconv.REQUEST_MODEL,
@@ -20,8 +21,13 @@ _GENERATE_NAMES = {
 }
 _TOOLCALL_NAMES = {"tool": semconv.TOOL_NAME, "call_id": semconv.TOOL_CALL_ID}
 _REWARD_NAMES = {"score": semconv.REWARD_SCORE, "reward_name": semconv.REWARD_NAME}
+_SESSION_NAMES = {"task_id": semconv.TASK_ID, "group_id": semconv.GROUP_ID, "workflow": semconv.WORKFLOW}
 
-_SHORT_NAMES: dict[str, dict[str, str]] = {
+SUBMISSION: Final = None
+"""Instead of a phase's name: what a session is started with."""
+
+_SHORT_NAMES: dict[str | None, dict[str, str]] = {
+    SUBMISSION: _SESSION_NAMES,
     semconv.GENERATE: _GENERATE_NAMES,
     semconv.TOOLCALL: _TOOLCALL_NAMES,
     semconv.REWARD: _REWARD_NAMES,
@@ -30,10 +36,11 @@ _CONTENT = {
     semconv.GENERATE: {"prompt": semconv.INPUT_MESSAGES, "completion": semconv.OUTPUT_MESSAGES},
     semconv.TOOLCALL: {"arguments": semconv.TOOL_ARGUMENTS, "result": semconv.TOOL_RESULT},
 }
-_OPERATIONS = {
+OPERATIONS: Final = {
     semconv.GENERATE: semconv.OPERATION_TEXT_COMPLETION,
     semconv.TOOLCALL: semconv.OPERATION_EXECUTE_TOOL,
 }
+"""What the name of a phase alone says."""
 _COUNTS = frozenset({"input_tokens", "output_tokens", "cached_tokens"})
 _SPECIAL = frozenset(
     {"weight_version", "finish_reasons", "continuation", "prompt", "completion", "arguments", "result"}
@@ -51,19 +58,64 @@ _CONTENT_NAMES = frozenset(
 )
 
 
-def phase_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> Mapping[str, Any]:
-    """`given` under the specification's names for a phase called `phase`, with what its name alone says.
+# By phase and type of value: the words for which a value of that type is only put under its key, and nothing else
+# is looked at. Users' own names join them when they were seen and found fit: they are few and come again and again.
+_Words = dict[type, dict[Any, str]]
+_WORDS_KEPT = 4096
+
+
+def _words(short: Mapping[str, str]) -> _Words:
+    free = {name: key for name, key in short.items() if name not in _COUNTS and name != "score"}
+    measured = {name: key for name, key in short.items() if name not in _COUNTS}
+    return {str: free, bool: dict(free), int: dict(short), float: measured}
+
+
+_WORDS: dict[str | None, _Words] = {phase: _words(short) for phase, short in _SHORT_NAMES.items()}
+_OTHER_WORDS = _words({})
+
+
+def put(
+    target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limit: int, *, content: bool
+) -> None:
+    """Put what was given to a phase into its attributes `target`, under the specification's names, cleaned.
 
     Names that mean nothing special stay as they are. Prompts, completions, tool arguments and results are
     left out unless `content` is true; then they are given as JSON text.
     """
-    if phase in _OPERATIONS:
-        return {semconv.OPERATION_NAME: _OPERATIONS[phase], **given_attributes(phase, given, content=content)}
-    return given_attributes(phase, given, content=content) if given else given
+    if len(target) + len(given) >= MAX_ATTRIBUTES:  # one word may become two
+        clean_into(target, given_attributes(phase, given, content=content), limit)
+        return
+    words = _WORDS.get(phase, _OTHER_WORDS)
+    for name, value in given.items():
+        kind = type(value)
+        if (  # a known word with a value of the commonest kinds, which is most of what ever comes
+            kind in words
+            and (key := words[kind].get(name)) is not None
+            and (
+                (kind is str and value.isascii() and len(value) <= limit)
+                or (kind is int and -INT64 <= value < INT64)
+                or (kind is float and isfinite(value))
+                or kind is bool
+            )
+        ):
+            target[key] = value
+        elif value is not None:
+            clean_into(target, given_attributes(phase, {name: value}, content=content), limit)
+            if type(name) is str and name in target:
+                _learn(words, phase, name)
 
 
-def given_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> Mapping[str, Any]:
-    """As `phase_attributes`, without the attributes that a phase has by its name."""
+def _learn(words: _Words, phase: str | None, name: str) -> None:
+    """Next time `name`, which came out as it was given, need not be looked at."""
+    if name in _SPECIAL or name in _CONTENT_NAMES or name in _SHORT_NAMES.get(phase, ()):
+        return
+    for known in words.values():
+        if len(known) < _WORDS_KEPT:
+            known[name] = name
+
+
+def given_attributes(phase: str | None, given: Mapping[str, Any], *, content: bool) -> Mapping[str, Any]:
+    """`given` under the specification's names, its values not yet cleaned."""
     known = _SHORT_NAMES.get(phase)
     if known is None:
         return given if content or _CONTENT_NAMES.isdisjoint(given) else _without_content(given)
@@ -81,9 +133,9 @@ def given_attributes(phase: str, given: Mapping[str, Any], *, content: bool) -> 
     return result
 
 
-def _special(result: dict[str, Any], phase: str, name: str, value: Any, *, content: bool) -> None:
+def _special(result: dict[str, Any], phase: str | None, name: str, value: Any, *, content: bool) -> None:
     """Words whose value has to be looked at; in another phase than their own they are plain attributes."""
-    text = _CONTENT.get(phase, {}).get(name)
+    text = _CONTENT.get(phase or "", {}).get(name)
     if text is not None:
         if content and value is not None:
             result[text] = value if isinstance(value, str) else _json(value)

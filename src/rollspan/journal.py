@@ -142,16 +142,20 @@ class Journal:
             health.count("journal.lines_after_end")
             return
         with self._lock:
-            if self._busy:  # a signal handler came between the lines below, in this very thread
-                self._deferred.append(line)
-                return
-            self._busy = True
-            try:
-                self._copy(line)
-                while self._deferred:
-                    self._copy(self._deferred.pop(0))
-            finally:
-                self._busy = False
+            self.append_locked(line)
+
+    def append_locked(self, line: bytes) -> None:
+        """As `append`, for a caller that holds the lock."""
+        if self._busy:  # a signal handler came between the lines below, in this very thread
+            self._deferred.append(line)
+            return
+        self._busy = True
+        try:
+            self._copy(line)
+            while self._deferred:
+                self._copy(self._deferred.pop(0))
+        finally:
+            self._busy = False
 
     def _copy(self, line: bytes) -> None:
         size = len(line)

@@ -19,6 +19,9 @@ class Lines(Protocol):
     def append(self, line: bytes) -> None:
         """Keep one framed line."""
 
+    def append_locked(self, line: bytes) -> None:
+        """The same, for a caller that holds the machinery's lock."""
+
 
 class OpenTrace(Protocol):
     """A session or step that has not ended."""

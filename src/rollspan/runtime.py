@@ -54,6 +54,14 @@ def endpoints(settings: Settings) -> dict[str, str]:
     return found
 
 
+_NEVER = object()
+
+
+def _global_provider() -> object:
+    """What changes when the global TracerProvider does; asking the API for it costs more than all the rest here."""
+    return getattr(otel_trace, "_TRACER_PROVIDER", _NEVER)
+
+
 class Runtime:
     """Everything that sessions share. Threads and files come with the first session, not before."""
 
@@ -69,6 +77,7 @@ class Runtime:
         self._worker: Worker | None = None
         self.journal = Journal(self.lock, self._open, wake=self._wake)
         self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._tracer_of: tuple[object, otel_trace.Tracer | None] = (_NEVER, None)
 
     # Starting, with the first line.
 
@@ -130,6 +139,15 @@ class Runtime:
 
         A provider that is met for the first time is given to `attach`.
         """
+        known, tracer = self._tracer_of
+        if known is not _NEVER and known is _global_provider():
+            return tracer
+        tracer = self._look_up_tracer(attach)
+        if attach is not None and (tracer is not None or self.settings.spans != "sdk"):
+            self._tracer_of = _global_provider(), tracer
+        return tracer
+
+    def _look_up_tracer(self, attach: Callable[[TracerProvider], None] | None) -> otel_trace.Tracer | None:
         wanted = self.settings.spans
         if wanted == "light":
             return None

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .machinery import Machinery
     from .stats import RolloutStats
 
-_NAMES = {"task_id": semconv.TASK_ID, "group_id": semconv.GROUP_ID, "workflow": semconv.WORKFLOW}
 _CANCELLATIONS = (
     asyncio.CancelledError,
     concurrent.futures.CancelledError,
@@ -47,28 +46,30 @@ class Session(WaitingTrace):
     )
 
     def __init__(
-        self, runtime: Machinery, given: Mapping[str, Any], *, block: bool, tracer: Tracer | None = None
+        self,
+        runtime: Machinery,
+        given: Mapping[str, Any],
+        *,
+        block: bool,
+        session_id: Any = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`block`: the whole life is one `with` block, which has no waits. Else the queue begins now."""
         super().__init__(runtime, tracer)
         self.status = semconv.PENDING
+        self._wait = None
         self._block = block
         self._counters: dict[str, int] = {}
         self._ended = False
         self._ends_with: RolloutSpan | None = None
         self._executing = 0
         self._consumed: bool | None = None
-        given = dict(given)
-        chosen = given.pop("session_id", None)
-        self.session_id = str(clean(chosen)) if chosen is not None else self.trace_hex.decode()
-        self._begin(given)
-
-    def _begin(self, given: dict[str, Any]) -> None:
-        settings = self.runtime.settings
+        self.session_id = self.trace_hex.decode() if session_id is None else str(clean(session_id))
+        settings = runtime.settings
         known: dict[str, Any] = {
             semconv.SESSION_ID: self.session_id,
             semconv.PHASE: semconv.SESSION,
-            semconv.REQUEST_ID: next(self.runtime.request_ids),
+            semconv.REQUEST_ID: next(runtime.request_ids),
             semconv.RANK: settings.rank,
             semconv.STATUS: semconv.PENDING,
         }
@@ -76,19 +77,17 @@ class Session(WaitingTrace):
             known[semconv.RUN_ID] = settings.run_id
         if settings.role is not None:
             known[semconv.ROLE] = settings.role
-        theirs = {_NAMES.get(name, name): value for name, value in given.items()}
-        if len(theirs) > len(_NAMES):
-            theirs = describe.given_attributes(self.root_name, theirs, content=settings.capture_content)  # type: ignore[assignment]
-        clean_into(known, theirs, settings.attribute_max_bytes)
-        step = context.current_step() or self.runtime.only_open_step()
+        limit, content = settings.attribute_max_bytes, settings.capture_content
+        describe.put(known, describe.SUBMISSION, given, limit, content=content)
+        step = self._step()
         if step is not None:
             self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
-        with self.runtime.lock:
+        with runtime.lock:
             self.change(known)
-            if not self._block:
+            if not block:
                 self._open_wait(semconv.QUEUE_WAIT, self.root.start_ns)
-            self.runtime.live[self.trace_int] = self
-            self.write()
+            runtime.live[self.trace_int] = self
+            self._write()
 
     def __repr__(self) -> str:
         return f"<rollspan session {self.session_id} {self.status}>"
@@ -116,6 +115,11 @@ class Session(WaitingTrace):
             )
             return False
         return True
+
+    def _step(self) -> RolloutSpan | None:
+        """The trainer's step that this belongs to now."""
+        runtime = self.runtime
+        return (context.current_step() or runtime.only_open_step()) if runtime.steps else None
 
     def _link(self, step: RolloutSpan, kind: str, number_key: str) -> None:
         ids_of_step = step.get_span_context()
@@ -197,19 +201,19 @@ class Session(WaitingTrace):
                 self.finish()
             return True
         with self.runtime.lock:
-            end = self.now() if end_ns is None else end_ns
+            end = clock.monotonic_ns() + self.offset if end_ns is None else end_ns
             if not super().end_span(span, end, late=late):
                 return False
             if late:
                 return True
-            if span.name == semconv.EXECUTION and self._executing:
+            if self._executing and span.name == semconv.EXECUTION:
                 self._executing -= 1
                 if not self._executing and not self._block:
                     self._open_wait(semconv.POST_WAIT, end)
             if self._ends_with is span:
                 self._finish_now(end)
             elif self.status != semconv.PENDING and not self._open:
-                self.write()
+                self._write()
             return True
 
     def count(self, name: str, n: int = 1) -> None:
@@ -220,7 +224,9 @@ class Session(WaitingTrace):
             with self.runtime.lock:
                 name = fit_name(name)
                 total = self._counters[name] = self._counters.get(name, 0) + int(n)
-                self.root._put({semconv.COUNTER_PREFIX + name: total}, 1024)  # noqa: SLF001
+                changes: dict[str, Any] = {}
+                clean_into(changes, {semconv.COUNTER_PREFIX + name: total}, 1024)
+                self.change(changes)
         except Exception:  # noqa: BLE001
             health.internal_error("session.count")
 
@@ -277,7 +283,7 @@ class Session(WaitingTrace):
                         self.status,
                     )
                     return
-                step = context.current_step() or self.runtime.only_open_step()
+                step = self._step()
                 if step is not None:
                     self._link(step, semconv.LINK_CONSUME, semconv.STEP_CONSUME)
                 self._consumed = True
@@ -376,7 +382,7 @@ class Session(WaitingTrace):
             if self._consumed is None:
                 self._consumed = self.status == semconv.ACCEPTED and exc is None
                 if self._consumed:
-                    step = context.current_step() or self.runtime.only_open_step()
+                    step = self._step()
                     if step is not None:
                         self._link(step, semconv.LINK_CONSUME, semconv.STEP_CONSUME)
             self._finish_now(self.now())
@@ -391,19 +397,24 @@ class Session(WaitingTrace):
             self._finish_now(self.now())
 
     def _finish_now(self, end: int) -> None:
-        """Write the last line: the wait closed, phases still open clipped here, everything said."""
+        """Write the last line: the wait closed, phases still open clipped here, everything said.
+
+        The caller holds the lock.
+        """
         self._ended = True
         self._close_wait(end)
-        for span in list(self._open.values()):
-            self.end_span(span, end, late=True)
+        if self._open:
+            for span in list(self._open.values()):
+                self.end_span(span, end, late=True)
         self.change({semconv.CONSUMED: bool(self._consumed)})
-        if self.root.mirror is not None:
+        root = self.root
+        if root.mirror is not None:
             self._complete_mirror(end)
-        self.root.ended = True
+        root.ended = True
         self.runtime.live.pop(self.trace_int, None)
-        self.write(end_ns=end)
-        if self.root.mirror is not None:
-            self.root.mirror.end(end)
+        self._write(end)
+        if root.mirror is not None:
+            root.mirror.end(end)
 
     def checkpoint(self, older_than_ns: int) -> None:
         """Write what a long session has finished so far, and what is open (the worker calls this)."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 
 from . import describe, health, ids, semconv
-from .attributes import clean_into
 from .spandata import KIND_INTERNAL, STATUS_ERROR, STATUS_UNSET
 
 if TYPE_CHECKING:
@@ -31,6 +30,11 @@ class Owner(Protocol):
     offset: int
     tracer: Tracer | None
     root: RolloutSpan
+
+    def start_phase(
+        self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
+    ) -> RolloutSpan | None:
+        """Open a phase below `parent`; None where nothing can be opened any more."""
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """Close a span; False where it was closed before."""
@@ -118,24 +122,29 @@ class RolloutSpan(Span):
             )
             return
         try:
-            settings = self.owner.runtime.settings
-            given = describe.given_attributes(self.name, attributes, content=settings.capture_content)
-            self._put(given, settings.attribute_max_bytes)
+            self._put(attributes)
         except Exception:  # noqa: BLE001
             health.internal_error("span.set_attributes")
 
-    def _put(self, attributes: Mapping[Any, Any], limit: int) -> None:
+    def _put(self, given: Mapping[Any, Any]) -> None:
+        """Take attributes by any of their names, whatever their values are."""
+        settings = self.owner.runtime.settings
+        limit, content = settings.attribute_max_bytes, settings.capture_content
         if self.mirror is None and self.parent is not None:
-            clean_into(self.attributes, attributes, limit)
-            return
-        fresh: dict[str, AttributeValue] = {}
-        clean_into(fresh, attributes, limit)
-        if self.parent is None:
-            self.owner.change(fresh)  # the root is written by its changes
+            describe.put(self.attributes, self.name, given, limit, content=content)
         else:
-            self.attributes.update(fresh)
-            if self.mirror is not None:
-                self.mirror.set_attributes(fresh)
+            fresh: dict[str, AttributeValue] = {}
+            describe.put(fresh, self.name, given, limit, content=content)
+            self._put_clean(fresh)
+
+    def _put_clean(self, attributes: dict[str, AttributeValue]) -> None:
+        """Take attributes under their own names, in their defined form."""
+        if self.parent is None:
+            self.owner.change(attributes)  # the root is written by its changes
+            return
+        self.attributes.update(attributes)
+        if self.mirror is not None:
+            self.mirror.set_attributes(attributes)
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
         """Span events are on their way out of OpenTelemetry: passed on to a real span, else not kept."""
@@ -172,7 +181,7 @@ class RolloutSpan(Span):
     def record_exception(self, exception: BaseException, *args: Any, **kwargs: Any) -> None:
         """Keep the exception's type as `error.type`."""
         if not self.ended:
-            self._put({semconv.ERROR_TYPE: describe.error_type(exception)}, 1024)
+            self._put({semconv.ERROR_TYPE: describe.error_type(exception)})
 
     def end(self, end_time: int | None = None) -> None:
         """End the phase, now or at `end_time` (epoch ns)."""
@@ -200,21 +209,6 @@ class RolloutSpan(Span):
         self.set_status(
             Status(StatusCode.ERROR, str(exc) if self.owner.runtime.settings.capture_content else None)
         )
-
-    def row(self, end_ns: int) -> list[Any]:
-        """The finished span for its journal line."""
-        parent = self.parent
-        return [
-            self.ref,
-            parent.ref if parent is not None else 0,
-            self.name,
-            self.kind,
-            self.start_ns,
-            end_ns,
-            self.attributes,
-            self.status,
-            self.status_message,
-        ]
 
 
 assert StatusCode.ERROR.value == STATUS_ERROR  # the numbers of API and OTLP are the same

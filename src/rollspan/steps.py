@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import describe, health, semconv
+from . import health, semconv
 from .attributes import clean
 from .span import RolloutSpan
 from .tracelog import TraceLog
@@ -32,9 +32,7 @@ class Step(TraceLog):
         self._ended = False
         self._counts: dict[str, int] = {}
         with runtime.lock:
-            settings = runtime.settings
-            given = describe.given_attributes(self.root_name, attributes, content=settings.capture_content)
-            self.root._put({semconv.STEP: self.number, **given}, settings.attribute_max_bytes)  # noqa: SLF001
+            self.root._put({semconv.STEP: self.number, **attributes})  # noqa: SLF001
             runtime.steps[self.trace_int] = self
             self.write()
 
@@ -77,7 +75,7 @@ class Step(TraceLog):
             for span in list(self._open.values()):
                 self.end_span(span, end, late=True)
             counts = {key: self._counts.get(link, 0) for link, key in _TALLIES.items()}
-            self.root._put(counts, 64)  # noqa: SLF001
+            self.change(counts)
             self.root.ended = True
             self.runtime.steps.pop(self.trace_int, None)
             self.write(end_ns=end)

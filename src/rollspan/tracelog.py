@@ -98,11 +98,16 @@ class TraceLog:
 
     # Spans.
 
+    def start_phase(
+        self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
+    ) -> RolloutSpan | None:
+        """Open a phase below `parent`, else below the root; None where the trace is over."""
+        return self.start_span(name, self.root if parent is None else parent, given)
+
     def start_span(
         self, name: str, parent: RolloutSpan, given: Mapping[str, Any], start_ns: int | None = None
     ) -> RolloutSpan:
         """Open a phase below `parent`."""
-        settings = self.runtime.settings
         if name in semconv.WAITS:  # those are ours to make
             name += "_"
         start = clock.monotonic_ns() + self.offset if start_ns is None else start_ns
@@ -111,9 +116,11 @@ class TraceLog:
             span = RolloutSpan(self, next(self._indices), name, parent, start, kind)
         else:
             span = self._mirrored(self.tracer, name, parent, start, kind)
-        described = describe.phase_attributes(name, given, content=settings.capture_content)
-        if described:
-            span._put(described, settings.attribute_max_bytes)  # noqa: SLF001
+        operation = describe.OPERATIONS.get(name)
+        if operation is not None:
+            span._put_clean({semconv.OPERATION_NAME: operation})  # noqa: SLF001
+        if given:
+            span._put(given)  # noqa: SLF001
         self._open[span.ref] = span
         return span
 
@@ -155,11 +162,23 @@ class TraceLog:
             )
             end = span.start_ns
         if late:
-            span._put({semconv.LATE: True}, 0)  # noqa: SLF001
+            span._put_clean({semconv.LATE: True})  # noqa: SLF001
         span.ended = True
         if span.mirror is not None:
             span.mirror.end(end)
-        self.keep(span.row(end))
+        self.keep(
+            [
+                span.ref,
+                span.parent.ref if span.parent is not None else 0,
+                span.name,
+                span.kind,
+                span.start_ns,
+                end,
+                span.attributes,
+                span.status,
+                span.status_message,
+            ]
+        )
         return True
 
     def keep(self, row: list[Any]) -> None:
@@ -183,36 +202,39 @@ class TraceLog:
     def write(self, *, end_ns: int | None = None) -> None:
         """Write what is new to the journal; with `end_ns` for the last time."""
         with self.runtime.lock:
-            part: dict[str, Any] = {"n": self._sequence}
-            if self._sequence == 0:
-                self._first(part)
-            self._sequence += 1
-            changes, self._changes = self._changes, {}
-            if changes:
-                part["a"] = changes
-            if self._links:
-                part["l"], self._links = self._links, []
-            rows = self._rows
-            taken = rows[:]  # others may append meanwhile, without the lock
-            if taken:
-                part["s"] = taken
-            kind = lines.GOES_ON
-            if end_ns is not None:
-                part["e"] = end_ns
-                kind = lines.ENDS
-            elif still_open := self._open_rows():
-                part["o"] = still_open
-                part["u"] = self.now()
-            root = self.root
-            if root.status:
-                part["st"] = [root.status, root.status_message]
-            try:
-                payload = orjson.dumps(part)
-            except Exception:  # noqa: BLE001 - a value that came past the cleaning must not cost the session
-                health.internal_error("tracelog.write")
-                payload = orjson.dumps(salvage(part))
-            del rows[: len(taken)]
-            self.runtime.journal.append(lines.frame(kind, self.trace_hex, payload))
+            self._write(end_ns)
+
+    def _write(self, end_ns: int | None = None) -> None:
+        """As `write`, for a caller that holds the lock: taking it again is a good part of what a line costs."""
+        part: dict[str, Any] = {"n": self._sequence}
+        if self._sequence == 0:
+            self._first(part)
+        self._sequence += 1
+        if self._changes:
+            part["a"], self._changes = self._changes, {}
+        if self._links:
+            part["l"], self._links = self._links, []
+        taken = self._rows[:]  # others may append meanwhile, without the lock
+        if taken:
+            part["s"] = taken
+        kind = lines.GOES_ON
+        if end_ns is not None:
+            part["e"] = end_ns
+            kind = lines.ENDS
+        elif still_open := self._open_rows():
+            part["o"] = still_open
+            part["u"] = self.now()
+        root = self.root
+        if root.status:
+            part["st"] = [root.status, root.status_message]
+        try:
+            payload = orjson.dumps(part)
+        except Exception:  # noqa: BLE001 - a value that came past the cleaning must not cost the session
+            health.internal_error("tracelog.write")
+            payload = orjson.dumps(salvage(part))
+        if taken:
+            del self._rows[: len(taken)]
+        self.runtime.journal.append_locked(lines.frame(kind, self.trace_hex, payload))
 
     def _first(self, part: dict[str, Any]) -> None:
         root = self.root

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import ids, semconv
 from .spandata import KIND_INTERNAL, STATUS_UNSET
 from .tracelog import TraceLog
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
-
-    from .machinery import Machinery
 
 
 class WaitingTrace(TraceLog):
@@ -19,9 +14,8 @@ class WaitingTrace(TraceLog):
 
     __slots__ = ("_wait",)
 
-    def __init__(self, runtime: Machinery, tracer: Tracer | None = None) -> None:
-        super().__init__(runtime, tracer)
-        self._wait: tuple[str, int | str, int] | None = None  # name, ref, start
+    _wait: tuple[str, int | str, int] | None
+    """Name, ref, start; set by whoever makes it."""
 
     def _open_wait(self, name: str, start: int) -> None:
         # With a mirror, the span of a wait is made when its name is certain, under an id of its own.

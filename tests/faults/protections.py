@@ -73,8 +73,8 @@ PROTECTIONS = (
     Protection(
         "tests/test_journal.py::test_a_signal_handler_may_append",
         "journal.py",
-        "            if self._busy:",
-        "            if False:",
+        "        if self._busy:",
+        "        if False:",
     ),
     # Endpoints and backends.
     Protection(
