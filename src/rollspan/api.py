@@ -122,6 +122,21 @@ class session(Scope):  # noqa: N801
     def _again(self) -> Scope:
         return session(session_id=self._session_id, **self._arguments)
 
+    def __enter__(self) -> Any:
+        if (switch._runtime if switch._decided else switch.runtime()) is None:  # noqa: SLF001 - off costs this
+            self._entered = (None, None, self._entered)
+            return NULL
+        try:
+            made = _make_session(self._arguments, self._session_id, block=True)
+            if made is None:
+                self._entered = (None, None, self._entered)
+                return NULL
+            root = made.root
+            self._entered = (root, _late().attach(root), self._entered)
+            return made
+        except Exception:  # noqa: BLE001
+            return self._failed("session")
+
     def _start(self) -> RolloutSpan | None:
         made = _make_session(self._arguments, self._session_id, block=True)
         return made.root if made is not None else None
@@ -276,10 +291,14 @@ _RECORDERS = {
 
 def _on(name: str) -> Any:
     """The innermost open phase of this name, or the null object."""
-    span = found = current_span()
-    while span and span.name != name:
+    if (switch._runtime if switch._decided else switch.runtime()) is None:  # noqa: SLF001
+        return NULL
+    span = found = _late().current()
+    while span is not None and span.name != name:
         span = span.parent
-    if not span and found:
+    if span is not None:
+        return span
+    if found is not None:
         health.warn_once(
             f"api.no_{name}",
             "rollspan: %s is ignored outside of a phase of that kind: put it inside `with rollspan.phase(%r)`%s",
@@ -287,7 +306,7 @@ def _on(name: str) -> Any:
             name,
             ", or give mark_accepted(reward=...)" if name == "reward" else "",
         )
-    return span or NULL
+    return NULL
 
 
 def carrier() -> dict[str, str]:

@@ -87,22 +87,26 @@ def put(
         return
     words = _WORDS.get(phase, _OTHER_WORDS)
     for name, value in given.items():
+        if value is None:
+            continue
         kind = type(value)
-        if (  # a known word with a value of the commonest kinds, which is most of what ever comes
-            kind in words
-            and (key := words[kind].get(name)) is not None
-            and (
-                (kind is str and value.isascii() and len(value) <= limit)
-                or (kind is int and -INT64 <= value < INT64)
-                or (kind is float and isfinite(value))
-                or kind is bool
-            )
+        key = words[kind].get(name) if kind in words else None
+        if key is not None and (  # a known word with a value of the commonest kinds: most of what ever comes
+            (value.isascii() and len(value) <= limit)
+            if kind is str
+            else kind is bool or (isfinite(value) if kind is float else -INT64 <= value < INT64)
         ):
             target[key] = value
-        elif value is not None:
+        elif name == "finish_reasons" and phase == semconv.GENERATE and kind is str and _short(value, limit):
+            target[semconv.FINISH_REASONS] = [value]
+        else:
             clean_into(target, given_attributes(phase, {name: value}, content=content), limit)
             if type(name) is str and name in target:
                 _learn(words, phase, name)
+
+
+def _short(value: str, limit: int) -> bool:
+    return value.isascii() and len(value) <= limit
 
 
 def _learn(words: _Words, phase: str | None, name: str) -> None:

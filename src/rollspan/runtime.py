@@ -57,11 +57,6 @@ def endpoints(settings: Settings) -> dict[str, str]:
 _NEVER = object()
 
 
-def _global_provider() -> object:
-    """What changes when the global TracerProvider does; asking the API for it costs more than all the rest here."""
-    return getattr(otel_trace, "_TRACER_PROVIDER", _NEVER)
-
-
 class Runtime:
     """Everything that sessions share. Threads and files come with the first session, not before."""
 
@@ -140,11 +135,13 @@ class Runtime:
         A provider that is met for the first time is given to `attach`.
         """
         known, tracer = self._tracer_of
-        if known is not _NEVER and known is _global_provider():
+        if known is getattr(
+            otel_trace, "_TRACER_PROVIDER", self
+        ):  # asking the API costs more than all else here
             return tracer
         tracer = self._look_up_tracer(attach)
         if attach is not None and (tracer is not None or self.settings.spans != "sdk"):
-            self._tracer_of = _global_provider(), tracer
+            self._tracer_of = getattr(otel_trace, "_TRACER_PROVIDER", _NEVER), tracer
         return tracer
 
     def _look_up_tracer(self, attach: Callable[[TracerProvider], None] | None) -> otel_trace.Tracer | None:

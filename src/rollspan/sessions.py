@@ -202,7 +202,7 @@ class Session(WaitingTrace):
             return True
         with self.runtime.lock:
             end = clock.monotonic_ns() + self.offset if end_ns is None else end_ns
-            if not super().end_span(span, end, late=late):
+            if not self._close(span, end, late):
                 return False
             if late:
                 return True
@@ -402,7 +402,8 @@ class Session(WaitingTrace):
         The caller holds the lock.
         """
         self._ended = True
-        self._close_wait(end)
+        if self._wait is not None:
+            self._close_wait(end)
         if self._open:
             for span in list(self._open.values()):
                 self.end_span(span, end, late=True)

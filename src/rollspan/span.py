@@ -122,7 +122,12 @@ class RolloutSpan(Span):
             )
             return
         try:
-            self._put(attributes)
+            if self.mirror is None and self.parent is not None:  # the commonest by far
+                settings = self.owner.runtime.settings
+                limit, content = settings.attribute_max_bytes, settings.capture_content
+                describe.put(self.attributes, self.name, attributes, limit, content=content)
+            else:
+                self._put(attributes)
         except Exception:  # noqa: BLE001
             health.internal_error("span.set_attributes")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .machinery import Machinery
 
 _WRITE_EVERY = 512  # finished spans: bounds a line's length and what a session holds in memory
+_SPECIAL = semconv.WAITS | {semconv.GENERATE}
 
 
 class TraceLog:
@@ -60,7 +61,7 @@ class TraceLog:
         self._identify()
 
     def _identify(self) -> None:
-        start = self.now()
+        start = clock.monotonic_ns() + self.offset
         if self.tracer is not None:
             from opentelemetry.context import Context  # noqa: PLC0415
 
@@ -108,17 +109,19 @@ class TraceLog:
         self, name: str, parent: RolloutSpan, given: Mapping[str, Any], start_ns: int | None = None
     ) -> RolloutSpan:
         """Open a phase below `parent`."""
-        if name in semconv.WAITS:  # those are ours to make
-            name += "_"
         start = clock.monotonic_ns() + self.offset if start_ns is None else start_ns
-        kind = KIND_CLIENT if name == semconv.GENERATE else KIND_INTERNAL
+        kind = KIND_INTERNAL
+        if name in _SPECIAL:
+            if name in semconv.WAITS:  # those are ours to make
+                name += "_"
+            elif name == semconv.GENERATE:
+                kind = KIND_CLIENT
         if self.tracer is None:
             span = RolloutSpan(self, next(self._indices), name, parent, start, kind)
         else:
             span = self._mirrored(self.tracer, name, parent, start, kind)
-        operation = describe.OPERATIONS.get(name)
-        if operation is not None:
-            span._put_clean({semconv.OPERATION_NAME: operation})  # noqa: SLF001
+        if name in describe.OPERATIONS:
+            span._put_clean({semconv.OPERATION_NAME: describe.OPERATIONS[name]})  # noqa: SLF001
         if given:
             span._put(given)  # noqa: SLF001
         self._open[span.ref] = span
@@ -151,9 +154,11 @@ class TraceLog:
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """Close a phase; False where it was closed before (by hand, or with its session)."""
+        return self._close(span, clock.monotonic_ns() + self.offset if end_ns is None else end_ns, late)
+
+    def _close(self, span: RolloutSpan, end: int, late: bool) -> bool:
         if self.runtime.abandoned or self._open.pop(span.ref, None) is None:
             return False
-        end = clock.monotonic_ns() + self.offset if end_ns is None else end_ns
         if end < span.start_ns:
             health.warn_once(
                 "api.end_before_start",

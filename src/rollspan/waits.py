@@ -38,6 +38,8 @@ class WaitingTrace(TraceLog):
             self.end_span(span, end)
 
     def _open_rows(self) -> list[list[Any]]:
+        if not self._open and self._wait is None:
+            return []
         rows = super()._open_rows()
         if self._wait is not None:
             name, ref, start = self._wait
