@@ -269,7 +269,7 @@ for i in range(150):
         thread.join()
 print(len(switch.runtime().live))
 rejected = tracer.start_span("rollout", attributes={"rollout.phase": "session"})
-rejected.set_attributes({"rollout.status": "rejected", "": "mine"})
+rejected.set_attributes({"rollout.status": "rejected", "rollout.reason": "mine"})
 """
 
 
