@@ -74,7 +74,8 @@ def test_version_is_told_both_ways() -> None:
 def test_ctrl_c_leaves_with_130_and_no_traceback() -> None:
     """An interrupted command ends as the shell expects."""
     code = (
-        "import sys, types, click\n"
+        "import signal, sys, types, click\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
         "from rollspan.cli import main\n"
         "@click.command(name='version')\n"
         "def command():\n"
