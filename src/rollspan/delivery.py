@@ -46,6 +46,7 @@ class Delivery:
         self.off = False
         self.rejected = 0
         self._insists = insists
+        self._timeout = max(EXPORT_TIMEOUT, getattr(exporter, "timeout", 0.0))
         self._resource = resource
         self._failures = 0
         self._retry_at = 0.0
@@ -145,6 +146,7 @@ class ThreadedDelivery(Delivery):
         self._grace = 0.0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._in_line = False
 
     def offer(self, batch: Batch) -> None:
         """Called by the worker with every batch, in order."""
@@ -156,12 +158,18 @@ class ThreadedDelivery(Delivery):
                 else:
                     self._handed.clear()
                     self._behind = True
-        if batch.finished and self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"rollspan-{self.name}", daemon=True)
-            self._thread.start()
+        if batch.finished and self._thread is None and not self._in_line:
+            thread = threading.Thread(target=self._run, name=f"rollspan-{self.name}", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:  # the interpreter is ending and starts no more threads: `join` does the work
+                self._in_line = True
         if batch.finished:
             self._wake.set()
-        if self._thread is None:  # nothing to send yet: no thread, only the cursor moves
+        if (
+            self._thread is None and not self._in_line
+        ):  # nothing to send yet: no thread, only the cursor moves
             with self._lock:
                 self._handed.clear()
                 self.cursor = batch.end
@@ -185,12 +193,14 @@ class ThreadedDelivery(Delivery):
 
     def join(self) -> None:
         """Wait for the thread until its time is over; afterwards it is left behind, it is a daemon."""
+        if self._in_line:
+            self._work()
         if self._thread is not None and self._deadline is not None:
             self._thread.join(max(self._deadline + self._grace - time.monotonic(), 0.0))
 
     def _left(self) -> float:
         if self._deadline is None:
-            return EXPORT_TIMEOUT
+            return self._timeout
         grace = 0.0 if self._failures else self._grace
         return max(self._deadline + grace - time.monotonic(), 0.0)
 

@@ -72,8 +72,10 @@ class RolloutSpanProcessor(SpanProcessor):
             health.internal_error("processor.on_end")
 
     def shutdown(self) -> None:
-        """Write everything out."""
-        switch.flush(None)
+        """Write everything out, for no longer than an exit may take."""
+        runtime = switch.runtime()
+        if runtime is not None:
+            runtime.flush(runtime.settings.exit_timeout)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Deliver what is finished; False where that took longer than the timeout."""

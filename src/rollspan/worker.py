@@ -234,5 +234,5 @@ class Worker:
         self._save_cursors({d.name: d.cursor for d in self._deliveries})
         for delivery in self._deliveries:
             if delivery.caught_up(end):  # else its thread may still be in it
-                delivery.exporter.close()
+                delivery.exporter.close(max(deadline - time.monotonic(), 0.1))
         return delivered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,18 @@ def test_without_names_there_is_the_file_alone(tmp_path: Path) -> None:
     assert file.export([FinishedTrace((), {"session_id": "a"})], {}, 1.0) == Delivered()
     file.close()
     assert (tmp_path / "sessions-r0.jsonl").read_bytes() == b'{"session_id":"a"}\n'
+
+
+def test_one_that_does_not_shut_down_is_left_behind(acme: Any) -> None:
+    """Whoever closes it waits for as long as they said, not for as long as its shutdown takes."""
+    over = threading.Event()
+    acme.Spans.shutdown = lambda self: over.wait()
+    exporter = exporters.make("acme", "traces")
+    assert exporter.export([session()], RESOURCE, 5.0) == Delivered()
+    closing = threading.Thread(target=exporter.close, args=(0.05,), daemon=True)
+    closing.start()
+    closing.join(8)
+    waits = closing.is_alive()
+    over.set()
+    assert not waits
+    assert exporter._exporter is None  # type: ignore[attr-defined]

@@ -46,8 +46,8 @@ class Exporter(Protocol):
     ) -> Result:
         """One attempt, over within about `timeout` seconds."""
 
-    def close(self) -> None:
-        """Let go of files and connections. May be called twice."""
+    def close(self, timeout: float = 10.0) -> None:
+        """Let go of files and connections, within about `timeout` seconds. May be called twice."""
 
 
 class MetricsSink(Protocol):

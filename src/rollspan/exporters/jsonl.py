@@ -64,7 +64,7 @@ class RecordFile:
             return Retry(f"cannot write records to {place}: {error.strerror or error}")
         return Delivered()
 
-    def close(self) -> None:
+    def close(self, timeout: float = 10.0) -> None:
         """Close the file and give up its lock."""
         if self._file is not None:
             self._file.close()

@@ -29,6 +29,7 @@ from rollspan import health as own_health
 from rollspan.spandata import AttributeValue
 
 from .helper import Helper
+from .otlp import timeout_of
 
 if TYPE_CHECKING:
     from .helper import Job
@@ -97,7 +98,7 @@ class RolloutMetrics:
         self._next = now + self._interval
         try:
             if self._current() is not None and (self._job is None or self._job.done.is_set()):
-                self._begin(_EXPORT_TIMEOUT)
+                self._begin(max(_EXPORT_TIMEOUT, timeout_from_environment()))
         except Exception:  # noqa: BLE001
             own_health.internal_error("metrics.tick")
 
@@ -121,11 +122,12 @@ class RolloutMetrics:
         """See MetricsSink."""
         if self._closed:
             return
+        deadline = time.monotonic() + timeout
         self.flush(timeout)
         self._closed = True
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None and (self._job is None or self._job.done.is_set()):
-            pipeline.close()
+            self._helper.submit(pipeline.close).done.wait(max(deadline - time.monotonic(), 0.1))
         self._helper.close()
 
     def _begin(self, timeout: float) -> Job | None:
@@ -248,6 +250,15 @@ def _global_provider() -> Any:
 
     provider = get_meter_provider()
     return provider if isinstance(provider, sdk.MeterProvider) else None
+
+
+def timeout_from_environment() -> float:
+    """Seconds that the environment gives an export: OTEL_METRIC_EXPORT_TIMEOUT (milliseconds), or the exporter's own."""
+    try:
+        seconds = float(os.environ.get("OTEL_METRIC_EXPORT_TIMEOUT", "")) / 1000
+    except ValueError:
+        seconds = 0.0
+    return max(seconds, timeout_of("metrics"))
 
 
 def interval_from_environment() -> float:

@@ -48,6 +48,17 @@ def open_transport(signal: str, protocol: str, endpoint: str | None) -> Transpor
     return WAYS[protocol](signal, endpoint)
 
 
+def timeout_of(signal: str) -> float:
+    """Seconds that the environment gives a request of `signal`; 0 where it says nothing of use."""
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"):
+        if text := os.environ.get(name, "").strip():
+            try:
+                return float(text)
+            except ValueError:  # the official exporter says what is wrong with it
+                return 0.0
+    return 0.0
+
+
 class _OtlpExporter:
     """One attempt a call, in as many requests as the size asks for, all within one deadline."""
 
@@ -63,6 +74,7 @@ class _OtlpExporter:
             raise ValueError(f"protocol is {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
         self._protocol = protocol
         self._endpoint = endpoint
+        self.timeout = timeout_of(self._signal)
         self._transport: Transport | None = None
 
     def export(
@@ -103,7 +115,7 @@ class _OtlpExporter:
             return Delivered(rejected, refusal.reason)
         return refusal
 
-    def close(self) -> None:
+    def close(self, timeout: float = 10.0) -> None:
         """Let go of connections; a later export makes new ones."""
         if self._transport is not None:
             self._transport.close()

@@ -83,12 +83,12 @@ class ThirdPartyExporter:
         result: Result = job.result
         return result
 
-    def close(self) -> None:
-        """Shut the exporter down, unless a call of it still hangs."""
+    def close(self, timeout: float = 10.0) -> None:
+        """Shut the exporter down, unless a call of it still hangs; not waiting longer than `timeout`."""
         exporter, self._exporter = self._exporter, None
         if exporter is not None and (self._late is None or self._late.done.is_set()):
             try:
-                exporter.shutdown()
+                self._helper.call(exporter.shutdown, timeout)
             except Exception:  # noqa: BLE001 - not ours, and over
                 from rollspan import health  # noqa: PLC0415
 
