@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollspan import health
+from rollspan import describe, health
 from rollspan.attributes import MAX_ATTRIBUTES, clean, clean_into
 
 
@@ -155,3 +155,54 @@ def test_whatever_comes_fits_json_and_otlp(value: Any, limit: int) -> None:
         assert not isinstance(item, int) or -(2**63) <= item < 2**63
     if not (isinstance(cleaned, str) and cleaned.endswith("...")):
         assert clean(cleaned, limit) == cleaned
+
+
+_WORDS = st.sampled_from(
+    [
+        "model",
+        "input_tokens",
+        "score",
+        "weight_version",
+        "finish_reasons",
+        "continuation",
+        "prompt",
+        "arguments",
+        "task_id",
+        "tool",
+        "mine",
+    ]
+) | st.sampled_from(["gen_ai.input.messages", "", "ä", "x" * 300, "\ud800"])
+_GIVEN = st.sampled_from(
+    [1, True, 0.5, 2.0, "1", "text", "long " * 30, math.nan, 1 << 70, [1, 2], None, {"a": 1}]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([describe.SUBMISSION, "generate", "toolcall", "reward", "execution"]),
+    st.dictionaries(_WORDS, _GIVEN, max_size=6),
+    st.booleans(),
+)
+def test_the_short_way_comes_to_the_same_as_the_long_one(
+    phase: str | None, words: dict[str, Any], content: bool
+) -> None:
+    """What is put at once, known words or words seen before, is what describing and then cleaning gives."""
+    expected: dict[str, Any] = {}
+    clean_into(expected, describe.given_attributes(phase, words, content=content), 100)
+    for _ in range(2):
+        target: dict[str, Any] = {}
+        describe.put(target, phase, words, 100, content=content)
+        assert [(k, v, type(v)) for k, v in target.items()] == [(k, v, type(v)) for k, v in expected.items()]
+
+
+def test_put_keeps_within_the_number_of_attributes() -> None:
+    """However attributes come, in crowds or one after the other, a span keeps so many."""
+    crowd: dict[str, Any] = {}
+    describe.put(crowd, "generate", {f"k{i}": i for i in range(MAX_ATTRIBUTES + 5)}, 100, content=False)
+    assert len(crowd) == MAX_ATTRIBUTES
+    single: dict[str, Any] = {}
+    for i in range(MAX_ATTRIBUTES + 5):
+        describe.put(single, "generate", {f"k{i}": i}, 100, content=False)
+    describe.put(single, "generate", {"weight_version": 3, "k0": "new"}, 100, content=False)
+    assert len(single) == MAX_ATTRIBUTES
+    assert single["k0"] == "new"

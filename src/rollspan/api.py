@@ -272,7 +272,7 @@ def record_generation(
 
 def record_reward(score: float, name: str | None = None) -> None:
     """Give the current reward phase its score, and the name of what was scored."""
-    _on("reward").record_reward(score, name)
+    _on("reward").set_attributes({"score": score, "reward_name": name})
 
 
 def record_tool_call(

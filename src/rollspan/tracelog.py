@@ -121,7 +121,10 @@ class TraceLog:
         else:
             span = self._mirrored(self.tracer, name, parent, start, kind)
         if name in describe.OPERATIONS:
-            span._put_clean({semconv.OPERATION_NAME: describe.OPERATIONS[name]})  # noqa: SLF001
+            operation = describe.OPERATIONS[name]
+            span.attributes[semconv.OPERATION_NAME] = operation
+            if span.mirror is not None:
+                span.mirror.set_attribute(semconv.OPERATION_NAME, operation)
         if given:
             span._put(given)  # noqa: SLF001
         self._open[span.ref] = span
