@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from .spandata import FinishedTrace, SpanData
 
 _ENDS = lines.ENDS[0]
 _PASSES = lines.PASSES[0]
+_NUMBER = re.compile(rb'\{"n":(\d+)')
 
 
 class Finished(NamedTuple):
@@ -22,13 +25,24 @@ class Finished(NamedTuple):
     trace: FinishedTrace
 
 
-class _OpenTrace:
-    __slots__ = ("carried", "first_segment", "lines")
+class ReachesBack(NamedTuple):
+    """A trace that ended in a later segment than the first that holds a line of it."""
 
-    def __init__(self, first_segment: int) -> None:
-        self.first_segment = first_segment
-        self.lines: list[Line] = []
-        self.carried = False
+    end: Position
+    first_segment: int
+
+
+class _OpenTrace:
+    """Lines by number, each with its segment. A line that comes again, carried forward, lies where it came last."""
+
+    __slots__ = ("placed",)
+
+    def __init__(self) -> None:
+        self.placed: dict[int, tuple[int, Line]] = {}
+
+    @property
+    def lines(self) -> list[Line]:
+        return [line for _, line in self.placed.values()]
 
 
 class Joiner:
@@ -36,8 +50,10 @@ class Joiner:
 
     def __init__(self) -> None:
         self.open: dict[bytes, _OpenTrace] = {}
-        self.reaching_back: list[tuple[Position, int]] = []
-        """Traces that ended in a later segment than they began: (end, first segment)."""
+        self.live_bytes: Counter[int] = Counter()
+        """What the lines of open traces take, by segment."""
+        self.reaching_back: deque[ReachesBack] = deque()
+        """In the order of their ends; whoever reads the journal for good takes out what is done with."""
 
     def feed(self, chunk: bytes, begins: Position, deliver_from: Position | None = None) -> list[Finished]:
         """Take whole lines that begin at `begins`; the traces that ended in them.
@@ -54,16 +70,30 @@ class Joiner:
                 continue
             trace = self.open.get(line.trace)
             if trace is None:
-                trace = self.open[line.trace] = _OpenTrace(begins.segment)
-            if not (trace.carried and any(line.raw == known.raw for known in trace.lines)):
-                trace.lines.append(line)
+                trace = self.open[line.trace] = _OpenTrace()
+            self._place(trace, line, at.segment)
             if line.kind == _ENDS:
-                del self.open[line.trace]
-                if trace.first_segment < at.segment:
-                    self.reaching_back.append((at, trace.first_segment))
+                self._close(line.trace, at)
                 if not skip:
                     self._add(finished, at, lambda trace=trace, line=line: finish(line.trace, trace.lines))
         return finished
+
+    def _place(self, trace: _OpenTrace, line: Line, segment: int) -> None:
+        numbered = _NUMBER.match(line.payload)
+        number = int(numbered[1]) if numbered is not None else -1 - len(trace.placed)
+        known = trace.placed.get(number)
+        if known is not None:
+            self.live_bytes[known[0]] -= len(known[1].raw)
+        trace.placed[number] = segment, line
+        self.live_bytes[segment] += len(line.raw)
+
+    def _close(self, trace_hex: bytes, at: Position) -> None:
+        placed = self.open.pop(trace_hex).placed.values()
+        for segment, line in placed:
+            self.live_bytes[segment] -= len(line.raw)
+        first = min(segment for segment, _ in placed)
+        if first < at.segment:
+            self.reaching_back.append(ReachesBack(at, first))
 
     def _add(self, finished: list[Finished], at: Position, make: object) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 TICK = 0.2  # seconds between looks at the journal; a new segment or a flush wakes it at once
 FILE_GRACE = 20.0  # seconds beyond the deadline in which a backlog may still go to the file at exit
 HOT_BYTES = 32 << 20  # of the journal, kept mapped; what exporters have not taken beyond that goes to disk
+# Old segments are let go of when lines of open traces, which are copied, take at most this part of them.
+FEW = 1 / 4
+FEW_FOR_ROOM = 1 / 2  # the same where the journal is over its bound
 
 
 class Worker:
@@ -58,6 +62,8 @@ class Worker:
         self._joiner = Joiner()
         self._head = START
         self._saved: dict[str, Position] = {}
+        self._broken: set[Position] = set()  # ends of traces whose loss is counted already
+        self._over_bound = False
         self._next_checkpoint = time.monotonic() + checkpoint_interval
         self._ticking = threading.Lock()
         self._wake = threading.Event()
@@ -135,53 +141,116 @@ class Worker:
     def _tend(self) -> None:
         """Save cursors, let go of segments that nobody needs, keep within the bound."""
         cursors = {d.name: d.cursor for d in self._deliveries if not d.off}
-        needed = min([self._head, *cursors.values()])
-        self._release(needed)
-        journal = self._journal
-        while journal.bytes_held() > self._max_bytes:
-            oldest = journal.segments_before(1 << 62)
-            if not oldest:
-                break
-            self._give_up(oldest[0])
-        journal.cool(HOT_BYTES, self._disk)
+        self._release(min([self._head, *cursors.values()]))
+        self._keep_within_bound()
+        self._journal.cool(HOT_BYTES, self._disk)
         if cursors != self._saved:
             self._save_cursors(cursors)
             self._saved = cursors
 
     def _release(self, needed: Position) -> None:
+        """Let go of what every exporter is past."""
         back = self._joiner.reaching_back
-        if back:
-            back[:] = [(end, first) for end, first in back if end > needed]
-        limit = min([needed.segment, *(first for _, first in back)])
-        for segment in self._journal.segments_before(limit):
-            self._carry(segment)
-            self._journal.release(segment, self._disk if self._keep else None)
+        while back and back[0].end <= needed:
+            back.popleft()
+        self._broken = {end for end in self._broken if end > needed}
+        while worth := self._worth_carrying(self._first_needed(needed), FEW):
+            for segment in worth:
+                if not self._carry(segment):
+                    return
+                self._let_go(segment)
 
-    def _carry(self, segment: Segment) -> None:
-        """Write the lines of open traces again, behind the others, before their segment goes."""
+    def _first_needed(self, at: Position) -> int:
+        """Number of the first segment that an exporter at this position still needs."""
+        return min([at.segment, *(r.first_segment for r in self._joiner.reaching_back if r.end > at)])
+
+    def _worth_carrying(self, before: int, few: float) -> list[Segment]:
+        """The oldest segments, as many as it takes for lines of open traces to be few in them; else none.
+
+        Always the oldest ones: a trace whose end was let go of before its beginning would look open.
+        """
+        worth = []
+        live = used = 0
+        for segment in self._journal.segments_before(before):
+            worth.append(segment)
+            live += self._joiner.live_bytes[segment.number]
+            used += segment.used
+            if live <= few * used:
+                return worth
+        return []
+
+    def _carry(self, segment: Segment) -> bool:
+        """Write the lines of open traces again, behind the others; False where one has ended meanwhile.
+
+        Its last line is written and not read yet: behind that one no line of it may come, so its segment stays.
+        """
+        if not self._joiner.live_bytes[segment.number]:
+            return True
+        whole = True
         for trace_hex, trace in list(self._joiner.open.items()):
-            if trace.first_segment > segment.number:
+            here = [line.raw + b"\n" for number, line in trace.placed.values() if number == segment.number]
+            if not here:
                 continue
             with self._lock:
-                if not self._is_open(int(trace_hex, 16)):
-                    continue  # its last line is written and will be read next: it is in memory until then
-                trace.carried = True
-                for line in trace.lines:
-                    self._journal.append(line.raw + b"\n")
-                trace.first_segment = self._journal.end.segment
+                if self._is_open(int(trace_hex, 16)) or self._head == self._journal.end:
+                    self._journal.append(b"".join(here))
+                else:
+                    whole = False
+        return whole
 
-    def _give_up(self, segment: Segment) -> None:
-        """The bound is reached: the slowest exporters go on behind this segment; what they miss is counted."""
-        for delivery in self._deliveries:
-            behind = Position(segment.number + 1, 0)
-            if delivery.cursor < behind and not delivery.off:
-                offset = delivery.cursor.offset if delivery.cursor.segment == segment.number else 0
-                missed = segment.ends_after(offset)
-                delivery.cursor = behind
-                if missed:
-                    delivery.lose(missed, "journal_full", f"the journal's {self._max_bytes} bytes are full")
-        self._carry(segment)
+    def _let_go(self, segment: Segment) -> None:
         self._journal.release(segment, self._disk if self._keep else None)
+
+    # Its bound.
+
+    def _keep_within_bound(self) -> None:
+        """Give segments up as long as that makes room and the file of records loses nothing."""
+        while self._journal.bytes_held() > self._max_bytes:
+            worth = self._worth_carrying(self._first_for_file(), FEW_FOR_ROOM)
+            if not worth or not all(self._give_up(segment) for segment in worth):
+                break
+        over = self._journal.bytes_held() > self._max_bytes
+        if over and not self._over_bound:
+            health.warn_once(
+                "journal.over_bound",
+                "rollspan: the journal takes more than its %d bytes: open sessions, or records that are still to be "
+                "written to the file, need them (ROLLSPAN_JOURNAL_MAX_BYTES)",
+                self._max_bytes,
+            )
+        self._over_bound = over
+
+    def _first_for_file(self) -> int:
+        """The first segment that may not be given up: the file needs it and can be written to, or it is unread."""
+        for delivery in self._deliveries:
+            if delivery.name == "file" and not delivery.off and delivery.ready():
+                return self._first_needed(min(delivery.cursor, self._head))
+        return self._head.segment
+
+    def _give_up(self, segment: Segment) -> bool:
+        """The slowest exporters go on behind this segment, unless it has to stay; what they miss is counted.
+
+        That is what ended in it, and what ended further on but began in it.
+        """
+        if not self._carry(segment):
+            return False
+        behind = Position(segment.number + 1, 0)
+        back = self._joiner.reaching_back
+        broken = {each.end for each in back if each.first_segment <= segment.number and each.end > behind}
+        for delivery in self._deliveries:
+            if delivery.off:
+                continue
+            at = delivery.cursor
+            missed = sum(end > at for end in broken)
+            if at < behind:
+                missed += segment.ends_after(at.offset if at.segment == segment.number else 0)
+                missed -= sum(at < end < behind for end in self._broken)
+                delivery.cursor = behind
+            if missed:
+                delivery.lose(missed, "journal_full", f"the journal's {self._max_bytes} bytes are full")
+        self._broken |= broken
+        self._joiner.reaching_back = deque(each for each in back if each.end not in broken)
+        self._let_go(segment)
+        return True
 
     # Flushing and ending.
 
