@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollspan import health, lines, place
+from rollspan import health, lines, owner, place
 from rollspan.journal import START, Journal, Position, Segment, segment_files
 
 TRACE = b"0" * 31 + b"1"
@@ -243,3 +243,27 @@ def test_random_streams_of_the_job_are_left_alone(tmp_path: Path) -> None:
         journal.append(line(i, 3000))
     assert [random.random() for _ in range(3)] == expected
     assert list(tmp_path.iterdir())
+
+
+def test_a_delivered_journal_is_removed_segments_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as a segment is left, in memory or on disk, cursors, headers and locks are as well."""
+    hot, disk = tmp_path / "hot" / "j", tmp_path / "journal" / "j"
+    for folder, names in ((hot, ["00000002.seg", owner.CURSORS]), (disk, ["00000001.seg"])):
+        folder.mkdir(parents=True)
+        for name in (owner.HEADER, owner.LOCK, *names):
+            (folder / name).touch()
+    gone: list[str] = []
+    unlink = Path.unlink
+
+    def noting(path: Path, missing_ok: bool = False) -> None:
+        gone.append(path.name)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noting)
+    owner.remove(hot, disk)
+    twice = [name for name in (owner.HEADER, owner.LOCK) for _ in range(2)]
+    assert gone == ["00000001.seg", "00000002.seg", owner.CURSORS, *twice]
+    assert not hot.parent.exists()
+    assert not disk.exists()

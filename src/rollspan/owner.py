@@ -211,12 +211,20 @@ def move_rest(hot: Path, disk: Path) -> None:
 
 
 def remove(*folders: Path) -> None:
-    """Remove journal folders with all that is in them; the lock last, so that nobody adopts half of one."""
+    """Remove journal folders with all that is in them, so that what a kill leaves in between is told for what it is.
+
+    Segments first, oldest first, while cursors still say that they were delivered; then cursors, headers, locks.
+    """
+    order = {CURSORS: 1, HEADER: 2, LOCK: 3}
+    entries: list[Path] = []
     for folder in dict.fromkeys(folders):
         with contextlib.suppress(OSError):
-            for entry in sorted(folder.iterdir(), key=lambda p: p.name == LOCK):
-                with contextlib.suppress(OSError):
-                    entry.unlink()
+            entries += folder.iterdir()
+    for entry in sorted(entries, key=lambda path: (order.get(path.name, 0), path.name)):
+        with contextlib.suppress(OSError):
+            entry.unlink()
+    for folder in dict.fromkeys(folders):
+        with contextlib.suppress(OSError):
             folder.rmdir()
             if folder.parent.name != DISK_ROOT:  # empty ones of other data directories would stay for good
                 folder.parent.rmdir()
