@@ -201,6 +201,7 @@ s = rollspan.start_session(task_id="long")
 s.mark_enqueued()
 s.execution().__enter__()
 with rollspan.phase("generate"): pass
+time.sleep(0.4)
 rollspan.phase("reward").__enter__()
 time.sleep(0.8)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -351,3 +351,34 @@ def test_a_file_that_is_behind_loses_nothing_by_the_bound(tmp_path: Path) -> Non
     assert kept.journal.bytes_held() <= 5 * 4096
     lost = health.counters()["lost.file.journal_full"]
     assert sum(kept.left(kept.file.cursor)[0].values()) == 100 - lost
+
+
+def test_a_checkpoint_writes_only_what_is_new(rec: Recording) -> None:
+    """An open session in which nothing happens is not written again; phases, waits and attributes are, once each."""
+    s = rollspan.start_session()
+    journal = s.runtime.journal
+
+    def writes() -> list[bool]:
+        ends = [journal.end]
+        for _ in range(3):
+            s.checkpoint(0)
+            ends.append(journal.end)
+        return [after > before for before, after in zip(ends, ends[1:], strict=False)]
+
+    once = [True, False, False]
+    assert writes() == [False] * 3
+    s.mark_enqueued()
+    assert writes() == once
+    phase = s.phase("generate")
+    span = phase.__enter__()
+    assert writes() == once
+    span.set_attribute("k", 1)
+    assert writes() == once
+    s.set_attribute("k", 2)
+    assert writes() == once
+    phase.__exit__(None, None, None)
+    assert writes() == once
+    s.mark_accepted()
+    assert writes() == [False] * 3
+    s.mark_consumed()
+    assert len(rec.records()) == 1

@@ -418,9 +418,10 @@ class Session(WaitingTrace):
             root.mirror.end(end)
 
     def checkpoint(self, older_than_ns: int) -> None:
-        """Write what a long session has finished so far, and what is open (the worker calls this)."""
+        """Write what is new of a long session: what it has finished, what is open (the worker calls this)."""
         with self.runtime.lock:
-            if not self._ended and clock.monotonic_ns() + self.offset - self.root.start_ns >= older_than_ns:
+            age = clock.monotonic_ns() + self.offset - self.root.start_ns
+            if not self._ended and age >= older_than_ns and self._new():
                 self.write()
 
     def adopt(self, rows: list[list[Any]]) -> None:

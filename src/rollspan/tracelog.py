@@ -32,6 +32,7 @@ class TraceLog:
         "_kept",
         "_links",
         "_open",
+        "_open_written",
         "_rows",
         "_sequence",
         "offset",
@@ -58,6 +59,7 @@ class TraceLog:
         self._rows: list[list[Any]] = []
         self._kept: list[list[Any]] | None = None
         self._sequence = 0
+        self._open_written: list[tuple[Any, int]] = []
         self._identify()
 
     def _identify(self) -> None:
@@ -207,6 +209,12 @@ class TraceLog:
             for s in list(self._open.values())
         ]
 
+    def _new(self) -> bool:
+        """Whether there is anything that the journal has not got, but for the time."""
+        return bool(self._rows or self._changes or self._links) or self._open_written != [
+            (row[0], len(row[-1])) for row in self._open_rows()
+        ]
+
     def write(self, *, end_ns: int | None = None) -> None:
         """Write what is new to the journal; with `end_ns` for the last time."""
         with self.runtime.lock:
@@ -229,9 +237,11 @@ class TraceLog:
         if end_ns is not None:
             part["e"] = end_ns
             kind = lines.ENDS
-        elif still_open := self._open_rows():
-            part["o"] = still_open
-            part["u"] = self.now()
+        else:
+            if still_open := self._open_rows():
+                part["o"] = still_open
+                part["u"] = self.now()
+            self._open_written = [(row[0], len(row[-1])) for row in still_open]
         root = self.root
         if root.status:
             part["st"] = [root.status, root.status_message]
