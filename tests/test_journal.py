@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollspan import health, lines, owner, place
+from rollspan import journal as journal_module
+from rollspan.config import Settings
 from rollspan.journal import START, Journal, Position, Segment, segment_files
 
 TRACE = b"0" * 31 + b"1"
@@ -267,3 +270,89 @@ def test_a_delivered_journal_is_removed_segments_first(
     assert gone == ["00000001.seg", "00000002.seg", owner.CURSORS, *twice]
     assert not hot.parent.exists()
     assert not disk.exists()
+
+
+def elsewhere(work: Callable[[], object]) -> bool:
+    """Whether another thread gets its work done now."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(5)
+    return not thread.is_alive()
+
+
+@pytest.mark.parametrize("lines_meanwhile", [1, 4])
+def test_callers_write_while_a_segment_is_made_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_meanwhile: int
+) -> None:
+    """Making the next segment keeps nobody waiting; one that was overtaken by a later one is not used."""
+    journal = journal_in(tmp_path)
+    journal.append(line(0, 3000))
+    got_on: list[bool] = []
+
+    class Slow(Segment):
+        def __init__(self, number: int, size: int, folder: Path | None) -> None:
+            monkeypatch.undo()
+            got_on.append(
+                elsewhere(lambda: [journal.append(line(i, 900)) for i in range(1, lines_meanwhile + 1)])
+            )
+            super().__init__(number, size, folder)
+
+    monkeypatch.setattr(journal_module, "Segment", Slow)
+    journal.prepare()
+    for i in range(lines_meanwhile + 1, 9):
+        journal.append(line(i, 900))
+    assert got_on == [True]
+    assert read_all(journal) == b"".join(line(i, 900 if i else 3000) for i in range(9))
+
+
+def test_callers_write_while_a_cooled_segment_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading what lies on disk keeps nobody waiting; what is let go of meanwhile is passed over."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    journal = journal_in(tmp_path)
+    for i in range(5):
+        journal.append(line(i, 3000))
+    journal.cool(2 * 4096, disk)
+    got_on: list[bool] = []
+    real = Segment.read
+
+    def slow(segment: Segment, start: int, end: int) -> bytes:
+        if segment.map is None and not got_on:
+            got_on.append(elsewhere(lambda: journal.release(segment)))
+        return real(segment, start, end)
+
+    monkeypatch.setattr(Segment, "read", slow)
+    assert read_all(journal) == b"".join(line(i, 3000) for i in range(1, 5))
+    assert got_on == [True]
+    assert "journal.unreadable" not in health.counters()
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_spare_folders_are_made_when_needed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_room: bool
+) -> None:
+    """A process makes the folder it writes in; the next one when there is no room, for its owner only; none stays."""
+    roots = [tmp_path / name / "key" for name in ("hot", "spare")]
+    monkeypatch.setattr(place, "usable", lambda *_: [place.Place(root, "tmpfs") for root in roots])
+    mine = owner.Owner(Settings(dir=tmp_path / "data"), {})
+    journal = Journal(threading.RLock(), mine.open, segment_bytes=4096)
+    journal.append(line(0, 3000))
+    assert not roots[1].exists()
+    if not has_room:
+        real = Segment.__init__
+
+        def full(self: Segment, number: int, size: int, folder: Path | None) -> None:
+            if folder == mine.hot:
+                raise OSError("no room")
+            real(self, number, size, folder)
+
+        monkeypatch.setattr(Segment, "__init__", full)
+        journal.append(line(1, 3000))
+        assert len(segment_files(roots[1] / mine.name)) == 1
+        assert (roots[1] / mine.name).stat().st_mode & 0o77 == roots[1].stat().st_mode & 0o77 == 0
+        assert read_all(journal) == line(0, 3000) + line(1, 3000)
+    journal.close(None)
+    mine.close(delivered=True, keep=False)
+    assert not any(root.exists() for root in roots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import threading
@@ -363,7 +364,7 @@ def test_a_checkpoint_writes_only_what_is_new(rec: Recording) -> None:
         for _ in range(3):
             s.checkpoint(0)
             ends.append(journal.end)
-        return [after > before for before, after in zip(ends, ends[1:], strict=False)]
+        return [after > before for before, after in itertools.pairwise(ends)]
 
     once = [True, False, False]
     assert writes() == [False] * 3

@@ -8,6 +8,7 @@ are anonymous memory: a bounded queue that dies with its process.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
@@ -72,6 +73,15 @@ class Segment:
             file.seek(start)
             return file.read(max(end - start, 0))
 
+    def lines(self, start: int, limit: int) -> bytes:
+        """Whole lines from `start` on: up to `limit` bytes, but at least one line."""
+        chunk = self.read(start, start + limit)
+        cut = chunk.rfind(b"\n") + 1
+        if not cut:
+            chunk = self.read(start, self.used)
+            cut = chunk.find(b"\n") + 1 or len(chunk)
+        return chunk[:cut]
+
     def ends_after(self, offset: int) -> int:
         """How many traces have their last line behind `offset`."""
         return len(_ENDS.findall(self.read(offset, self.used)))
@@ -81,6 +91,25 @@ class Segment:
         if self.map is not None:
             self.map.close()
             self.map = None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for its owner only, parents too. Raises OSError."""
+    for last_try in (False, False, True):
+        missing = []
+        above = folder
+        while not above.exists():
+            missing.append(above)
+            above = above.parent
+        try:
+            for each in reversed(missing):
+                with contextlib.suppress(FileExistsError):
+                    each.mkdir(mode=0o700)
+        except FileNotFoundError:  # somebody has just removed an empty one in between
+            if last_try:
+                raise
+        else:
+            return
 
 
 def segment_name(number: int) -> str:
@@ -178,38 +207,55 @@ class Journal:
         return spare
 
     def _make(self, size: int) -> Segment:
-        if self._folders is None:
-            self._folders = []
+        with self._lock:
+            if self._folders is None:
+                self._folders = []
+                try:
+                    self._folders = list(self._open_folder())
+                except Exception:  # noqa: BLE001 - whatever it is, sessions go on, in memory
+                    health.internal_error("journal.open")
+            self._number += 1
+            number = self._number
+            folders = self._folders
+        while folders:
+            folder = folders[0]
             try:
-                self._folders = list(self._open_folder())
-            except Exception:  # noqa: BLE001 - whatever it is, sessions go on, in memory
-                health.internal_error("journal.open")
-        self._number += 1
-        while self._folders:
-            try:
-                return Segment(self._number, size, self._folders[0])
+                return Segment(number, size, folder)
             except OSError as exc:
-                folder = self._folders.pop(0)
+                folders = self._without(folder)
                 health.warn_once(
                     f"journal.no_room.{folder}",
                     "rollspan: the journal cannot go on in %s (%s); %s",
                     folder,
                     exc.strerror or exc,
-                    f"it goes on in {self._folders[0]}"
-                    if self._folders
-                    else "it goes on in memory and a kill loses it",
+                    f"it goes on in {folders[0]}" if folders else "it goes on in memory and a kill loses it",
                 )
         health.count("journal.segments_in_memory")
-        return Segment(self._number, size, None)
+        return Segment(number, size, None)
+
+    def _without(self, folder: Path) -> list[Path]:
+        with self._lock:
+            self._folders = [each for each in self._folders or () if each != folder]
+            if self._folders:
+                with contextlib.suppress(OSError):  # the first one is there; the others are made when needed
+                    make_folder(self._folders[0])
+            return self._folders
 
     def prepare(self) -> None:
-        """Make the next segment before it is needed (the worker calls this)."""
+        """Make the next segment before it is needed (the worker calls this).
+
+        That takes some milliseconds, and happens without the lock, which callers need.
+        """
         active = self._active
         if active is None or self._spare is not None or active.used < active.size // 4:
             return
+        made = self._make(self._segment_bytes)
         with self._lock:
-            if not self.abandoned:
-                self._spare = self._make(self._segment_bytes)
+            overtaken = self._active is None or self._active.number > made.number  # numbers tell the order
+            if not (self.abandoned or overtaken):
+                self._spare = made
+                return
+        self._unlink(made)
 
     # Reading.
 
@@ -226,20 +272,32 @@ class Journal:
 
     def read(self, at: Position, limit: int = 1 << 18) -> tuple[bytes, Position, Position]:
         """Whole lines from `at` on: the bytes, where they begin, where they end (nothing new: both `at`)."""
-        with self._lock:
-            numbers = sorted(n for n in self._segments if n >= at.segment)
-            for number in numbers:
-                segment = self._segments[number]
-                offset = at.offset if number == at.segment else 0
-                if offset >= segment.used:
-                    continue
-                chunk = segment.read(offset, offset + limit)
-                cut = chunk.rfind(b"\n") + 1
-                if not cut:  # a line longer than the limit
-                    chunk = segment.read(offset, segment.used)
-                    cut = chunk.find(b"\n") + 1 or len(chunk)
-                return chunk[:cut], Position(number, offset), Position(number, offset + cut)
-        return b"", at, at
+        while True:
+            with self._lock:
+                unread = (
+                    (number, at.offset if number == at.segment else 0)
+                    for number in sorted(self._segments)
+                    if number >= at.segment
+                )
+                found = next(((n, offset) for n, offset in unread if offset < self._segments[n].used), None)
+                if found is None:
+                    return b"", at, at
+                begins = Position(*found)
+                segment = self._segments[begins.segment]
+                chunk = segment.lines(begins.offset, limit) if segment.map is not None else b""
+            try:  # what lies on disk is read without the lock, which callers need
+                chunk = chunk or segment.lines(begins.offset, limit)
+            except OSError as exc:
+                if begins.segment in self._segments:
+                    health.warn_once(
+                        "journal.unreadable",
+                        "rollspan: cannot read %s: %s",
+                        segment.path,
+                        exc.strerror or exc,
+                    )
+            if chunk:
+                return chunk, begins, Position(begins.segment, begins.offset + len(chunk))
+            at = Position(begins.segment + 1, 0)  # let go of meanwhile
 
     # Room.
 

@@ -19,7 +19,7 @@ import orjson
 
 from . import health, place
 from .config import Settings
-from .journal import Position, segment_files
+from .journal import Position, make_folder, segment_files
 
 fcntl: Any = None
 with contextlib.suppress(ImportError):  # without POSIX journals stay in memory
@@ -44,25 +44,6 @@ def boot() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return ""
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for its owner only, parents too. Raises OSError."""
-    for last_try in (False, False, True):
-        missing = []
-        above = folder
-        while not above.exists():
-            missing.append(above)
-            above = above.parent
-        try:
-            for each in reversed(missing):
-                with contextlib.suppress(FileExistsError):
-                    each.mkdir(mode=0o700)
-        except FileNotFoundError:  # somebody has just removed an empty one in between
-            if last_try:
-                raise
-        else:
-            return
 
 
 def write_small(path: Path, content: Any) -> None:
@@ -110,19 +91,23 @@ class Owner:
         self.hot: Path | None = None
         self._settings = settings
         self._header = header
+        self._spare: list[Path] = []
         self._locks: list[int] = []
 
     def open(self) -> list[Path]:
-        """Make the folders, take the lock; the folders for segments, best first, [] where none will do."""
-        found: list[Path] = []
+        """Make the best folder and the one on disk, take the lock; all folders for segments, best first.
+
+        The others are made when they are needed. [] where none will do.
+        """
         for where in place.usable(self._settings.dir, self._settings.journal_dir):
             folder = where.folder / self.name
+            if self.hot is not None:
+                self._spare.append(folder)
+                continue
             try:
                 make_folder(folder)
-                if self.hot is None:
-                    self._take_lock(folder)
-                    self.hot = folder
-                found.append(folder)
+                self._take_lock(folder)
+                self.hot = folder
             except OSError as exc:
                 health.warn_once(
                     f"journal.folder.{where.folder}",
@@ -155,7 +140,7 @@ class Owner:
                     folder,
                     exc.strerror or exc,
                 )
-        return found
+        return [self.hot, *self._spare]
 
     def _take_lock(self, folder: Path) -> None:
         descriptor = lock_file(folder / LOCK)
@@ -186,6 +171,11 @@ class Owner:
             move_rest(self.hot, self.disk)
         else:
             remove(self.hot, self.disk)
+        for folder in self._spare:
+            if folder != self.disk and not segment_files(
+                folder
+            ):  # else its segments could not be moved to the disk
+                remove(folder)
         self.abandon()
 
     def abandon(self) -> None:

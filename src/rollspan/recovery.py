@@ -15,7 +15,7 @@ from .config import Settings
 from .delivery import EXPORT_TIMEOUT, Batch, Delivery, batches
 from .exporters.jsonl import known_ids
 from .joiner import Finished, Joiner
-from .journal import START, Position, segment_files
+from .journal import START, Position, make_folder, segment_files
 from .owner import Left
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _finish(left: Left, *, keep: bool, to: Path | None) -> None:
     home = disk if to is None else place.disk_root(to) / disk.name
     if keep:
         try:
-            owner.make_folder(home)
+            make_folder(home)
             for _, path in segment_files(hot, disk):
                 if path.parent != home:
                     (home / path.name).write_bytes(path.read_bytes().rstrip(b"\0"))
