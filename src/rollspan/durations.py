@@ -73,15 +73,21 @@ def measure_phases(work: Sequence[Work], record: Record) -> dict[str, list[dict[
         if ended > free:
             length[1] += ended - (begun if begun > free else free)
             length[2] = ended
-    for name, base in _base_names(list(phases)):
+    for name, field, wall_field in _duration_fields(tuple(phases)):
         total, union, _ = lengths[name]
-        record[f"{base}_s"] = total / SECOND
+        record[field] = total / SECOND
         if union != total:
-            record[f"{base}_wall_s"] = union / SECOND
+            record[wall_field] = union / SECOND
     return phases
 
 
-def _base_names(names: list[str]) -> list[tuple[str, str]]:
+@lru_cache(maxsize=1024)
+def _duration_fields(names: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """Which phases have duration fields, and their names; sessions of a job mostly have the same phases."""
+    return [(name, f"{base}_s", f"{base}_wall_s") for name, base in _base_names(names)]
+
+
+def _base_names(names: Sequence[str]) -> list[tuple[str, str]]:
     """Which phases have duration fields, and under which name."""
     if len(names) > MAX_DURATION_PHASES:
         known = [name for name in names if name in KNOWN_PHASES]
@@ -159,7 +165,6 @@ def covered(intervals: list[Interval]) -> int:
     return total
 
 
-@lru_cache(maxsize=4096)
 def _base_name(phase: str) -> str:
     """What `_s` and `_wall_s` are put behind."""
     if phase == semconv.REWARD:

@@ -14,6 +14,7 @@ from . import semconv
 from .durations import (
     KNOWN_PHASES,
     SECOND,
+    Interval,
     Wait,
     Work,
     add_leaves,
@@ -72,7 +73,7 @@ def fold_trace(spans: Iterable[SpanData]) -> Record | None:
     """
     unique: dict[int, SpanData] = {}
     for span in spans:
-        other = unique.setdefault(span.span_id, span)
+        other = unique.setdefault(span[1], span)
         if other is not span and other != span:  # two versions of one span: the longer-lived says more
             unique[span.span_id] = max(other, span, key=_version)
     root = _root(unique.values())
@@ -81,33 +82,55 @@ def fold_trace(spans: Iterable[SpanData]) -> Record | None:
     start = root.start_ns
     end = max(root.end_ns, start)
     waits, work, late = _sort_out(unique, root, start, end)
+    leaves: list[Interval] = []
+    if work:
+        add_leaves(unique, work, root.span_id, leaves)
+    trace_id = f"{root.trace_id:032x}"
+    status = semconv.FAILED if root.status == STATUS_ERROR else None
+    return describe_session(
+        trace_id, root.attributes, root.links, status, start, end, waits, work, leaves, late
+    )
 
-    attributes = root.attributes
+
+def describe_session(
+    trace_id: str,
+    attributes: Mapping[str, Any],
+    links: Sequence[Link],
+    status: str | None,
+    start: int,
+    end: int,
+    waits: Sequence[Wait],
+    work: Sequence[Work],
+    leaves: list[Interval],
+    late: int,
+) -> Record:
+    """The record of a session whose spans were sorted out: waits and work in start order, clipped to it.
+
+    `attributes` and `links` are the root's; `status` is for a root that says none; `leaves` are the intervals
+    of the phases with none below them.
+    """
     record: Record = {}
     for name, field in _ROOT_INTS:
-        value = attributes.get(name)
-        if _is_int64(value):
+        if name in attributes and _is_int64(value := attributes[name]):
             record[field] = value
-    record["status"] = _status(root)
+    said = attributes.get(semconv.STATUS)
+    record["status"] = said if type(said) is str else status or semconv.ACCEPTED
     record["submit_ts"] = start / SECOND
     wait_sums, busy, enqueued = measure_waits(waits, work, start)
     if enqueued is not None:
         record["enqueue_ts"] = enqueued / SECOND
     if attributes.get(semconv.CONSUMED) is True:
         record["wait_return_ts"] = end / SECOND
-    stats = {field: value for name, field in _STATS if _is_int64(value := attributes.get(name))}
+    stats = {field: attributes[name] for name, field in _STATS if _is_int64(attributes.get(name))}
     if stats:
         record["rollout_stats"] = stats
     for field, length in wait_sums.items():
         record[field] = length / SECOND
     record["total_s"] = (end - start) / SECOND
     phases = measure_phases(work, record)
-    if work:
-        add_leaves(unique, work, root.span_id, busy)
-    record["unattributed_s"] = (end - start - covered(busy)) / SECOND
+    record["unattributed_s"] = (end - start - covered(busy + leaves)) / SECOND
     record["phases"] = phases
 
-    trace_id = f"{root.trace_id:032x}"
     session_id = attributes.get(semconv.SESSION_ID)
     record["session_id"] = session_id if type(session_id) is str and session_id else trace_id
     record["trace_id"] = trace_id
@@ -115,9 +138,10 @@ def fold_trace(spans: Iterable[SpanData]) -> Record | None:
     if type(run_id) is str and run_id:
         record["run_id"] = run_id
     for name, field in _ROOT_SCALARS:
-        value = attributes.get(name)
-        if type(value) is str or (value is not None and _is_scalar(value)):
-            record[field] = value
+        if name in attributes:
+            value = attributes[name]
+            if type(value) is str or _is_scalar(value):
+                record[field] = value
     if _GENERATE in phases:
         _generations(work, record)
     reward = _score(attributes.get(semconv.REWARD_SCORE))
@@ -127,7 +151,7 @@ def fold_trace(spans: Iterable[SpanData]) -> Record | None:
         record["reward"] = reward
     record["late_spans"] = late
     _counters(attributes, record)
-    _links(attributes, root.links, record)
+    _links(attributes, links, record)
     return record
 
 
@@ -210,21 +234,21 @@ def _generations(work: Sequence[Work], record: Record) -> None:
     tokens_in: list[int] = []
     tokens_out: list[int] = []
     versions: list[int] = []
+    numbers = (
+        (semconv.INPUT_TOKENS, tokens_in),
+        (semconv.OUTPUT_TOKENS, tokens_out),
+        (semconv.WEIGHT_VERSION_MIN, versions),
+        (semconv.WEIGHT_VERSION_MAX, versions),
+    )
     for item in work:
         if item[2] != _GENERATE:
             continue
         attributes = item[5]
         if attributes.get(semconv.CONTINUATION) is not True:
             turns += 1
-        for name, values in (
-            (semconv.INPUT_TOKENS, tokens_in),
-            (semconv.OUTPUT_TOKENS, tokens_out),
-            (semconv.WEIGHT_VERSION_MIN, versions),
-            (semconv.WEIGHT_VERSION_MAX, versions),
-        ):
-            value = attributes.get(name)
-            if _is_int64(value):
-                values.append(value)  # type: ignore[arg-type]
+        for name, values in numbers:
+            if name in attributes and _is_int64(value := attributes[name]):
+                values.append(value)
     for field, tokens in (("input_tokens", tokens_in), ("output_tokens", tokens_out)):
         if tokens:  # no backend takes more than 64 bits
             record[field] = max(-_INT64, min(sum(tokens), _INT64 - 1))
@@ -232,13 +256,6 @@ def _generations(work: Sequence[Work], record: Record) -> None:
     if versions:
         record["weight_version_min"] = min(versions)
         record["weight_version_max"] = max(versions)
-
-
-def _status(root: SpanData) -> str:
-    status = root.attributes.get(semconv.STATUS)
-    if type(status) is str:
-        return status
-    return semconv.FAILED if root.status == STATUS_ERROR else semconv.ACCEPTED
 
 
 def _score(value: object) -> float | str | None:
@@ -274,7 +291,8 @@ def _sum_of_scores(work: Sequence[Work]) -> float | str | None:
 
 def _counters(attributes: Mapping[str, Any], record: Record) -> None:
     prefix = semconv.COUNTER_PREFIX
-    names = [name for name in attributes if name.startswith(prefix) and _is_int64(attributes[name])]
+    size = len(prefix)
+    names = [name for name in attributes if name[:size] == prefix and _is_int64(attributes[name])]
     if names:
         names.sort()
         record["counters"] = {name[len(prefix) :]: attributes[name] for name in names}
@@ -283,6 +301,8 @@ def _counters(attributes: Mapping[str, Any], record: Record) -> None:
 def _links(attributes: Mapping[str, Any], span_links: Sequence[Link], record: Record) -> None:
     links: dict[str, int] = {}
     for name, kind, field in _LINKS:
+        if name not in attributes and not span_links:
+            continue
         step = attributes.get(name)
         if not _is_int64(step):
             linked = (link.attributes for link in span_links)

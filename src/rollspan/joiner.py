@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
-from . import fold, health, lines, record
+from . import fold, health, lines
 from .attributes import MAX_SPAN_ATTRIBUTES
 from .journal import Position
 from .lines import Line
+from .record import Record, root_attributes
 from .spandata import FinishedTrace, SpanData
+from .usual import usual_session
 
 _ENDS = lines.ENDS[0]
 _PASSES = lines.PASSES[0]
@@ -61,21 +64,24 @@ class Joiner:
         What ended up to `deliver_from` is passed over without being put together: it was delivered.
         """
         finished: list[Finished] = []
+        segment, offset = begins
+        open_traces = self.open
         for line in lines.split(chunk):
-            at = Position(begins.segment, begins.offset + line.end)
-            skip = deliver_from is not None and at <= deliver_from
-            if line.kind == _PASSES:
-                if not skip:
-                    self._add(finished, at, lambda line=line: FinishedTrace(lines.passing(line), None))
+            kind, trace_hex, _, end = line
+            if kind == _PASSES:
+                at = Position(segment, offset + end)
+                if deliver_from is None or at > deliver_from:
+                    self._add(finished, at, _pass, line)
                 continue
-            trace = self.open.get(line.trace)
+            trace = open_traces.get(trace_hex)
             if trace is None:
-                trace = self.open[line.trace] = _OpenTrace()
-            self._place(trace, line, at.segment)
-            if line.kind == _ENDS:
-                self._close(line.trace, at)
-                if not skip:
-                    self._add(finished, at, lambda trace=trace, line=line: finish(line.trace, trace.lines))
+                trace = open_traces[trace_hex] = _OpenTrace()
+            self._place(trace, line, segment)
+            if kind == _ENDS:
+                at = Position(segment, offset + end)
+                self._close(trace_hex, at)
+                if deliver_from is None or at > deliver_from:
+                    self._add(finished, at, finish, trace_hex, trace.lines)
         return finished
 
     def _place(self, trace: _OpenTrace, line: Line, segment: int) -> None:
@@ -95,9 +101,11 @@ class Joiner:
         if first < at.segment:
             self.reaching_back.append(ReachesBack(at, first))
 
-    def _add(self, finished: list[Finished], at: Position, make: object) -> None:
+    def _add(
+        self, finished: list[Finished], at: Position, make: Callable[..., FinishedTrace | None], *given: Any
+    ) -> None:
         try:
-            trace = make()  # type: ignore[operator]
+            trace = make(*given)
         except Exception:  # noqa: BLE001 - a line of ours that cannot be read must not stop those behind it
             health.internal_error("joiner")
             return
@@ -112,29 +120,36 @@ class Joiner:
         finished: list[Finished] = []
         for place, (trace_hex, trace) in enumerate(self.open.items(), 1):
             at = Position(segment, place)
-            self._add(finished, at, lambda h=trace_hex, t=trace: finish(h, t.lines))
+            self._add(finished, at, finish, trace_hex, trace.lines)
         self.open.clear()
         return finished
 
 
-def with_record(spans: Sequence[SpanData], *, export_spans: bool) -> FinishedTrace:
-    """Fold a trace, and put on its root what it came to."""
-    folded = fold.fold_trace(spans)
-    if folded is None:
+def with_record(spans: Sequence[SpanData], record: Record | None, *, export_spans: bool) -> FinishedTrace:
+    """A trace, root first, that has on its root what its record came to."""
+    if record is None:
         return FinishedTrace(spans, None, export_spans)
-    root = spans[0]
-    attributes = dict(root.attributes)
-    for name, value in record.root_attributes(folded).items():
-        if len(attributes) >= MAX_SPAN_ATTRIBUTES and name not in attributes:
-            break  # dozens of different phases: their durations stand in the record and on their spans
-        attributes[name] = value
-    root = root._replace(attributes=attributes)
-    return FinishedTrace([root, *spans[1:]], folded, export_spans)
+    root, *others = spans
+    attributes = {**root.attributes, **root_attributes(record)}
+    if len(attributes) > MAX_SPAN_ATTRIBUTES:
+        # Dozens of different phases: their durations stand in the record and on their spans.
+        room = max(MAX_SPAN_ATTRIBUTES, len(root.attributes))
+        attributes = dict(islice(attributes.items(), room))
+    return FinishedTrace([root._replace(attributes=attributes), *others], record, export_spans)
+
+
+def _pass(line: Line) -> FinishedTrace:
+    return FinishedTrace(lines.passing(line), None)
 
 
 def finish(trace_hex: bytes, of_trace: Iterable[Line]) -> FinishedTrace | None:
     """Put a trace together from its lines; None where its first line is missing."""
-    assembled = lines.assemble(trace_hex, of_trace)
+    parts = lines.parts_of(of_trace)
+    usual = usual_session(trace_hex, parts)
+    if usual is not None:
+        return with_record(*usual, export_spans=parts[0].get("x", True))
+    assembled = lines.assemble_parts(trace_hex, parts)
     if assembled is None:
         return None
-    return with_record(assembled.spans, export_spans=assembled.export_spans)
+    record = fold.fold_trace(assembled.spans)
+    return with_record(assembled.spans, record, export_spans=assembled.export_spans)

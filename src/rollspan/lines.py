@@ -28,7 +28,7 @@ A `ref` is the span's number within its trace (0 the root), from which its id fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -113,10 +113,22 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
     A trace without a last line is given an end at its last stamp. With `over` its process has died: a
     session without a verdict becomes dropped/process_died. Without, it is only looked at as it stands.
     """
+    return assemble_parts(trace_hex, parts_of(lines), over=over)
+
+
+def parts_of(lines: Iterable[Line]) -> dict[int, dict[str, Any]]:
+    """The JSON objects of a trace's lines, by number; a line that stands there twice counts once."""
     parts: dict[int, dict[str, Any]] = {}
     for line in lines:
-        part = orjson.loads(line.payload)
+        part = orjson.loads(line.raw[_JSON_AT:])
         parts[part["n"]] = part
+    return parts
+
+
+def assemble_parts(
+    trace_hex: bytes, parts: Mapping[int, dict[str, Any]], *, over: bool = True
+) -> Assembled | None:
+    """See `assemble`; `parts` are used up."""
     first = parts.get(0)
     if first is None or "t" not in first:
         health.count("journal.headless_traces")
@@ -133,12 +145,15 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
     for n in sorted(parts):
         part = parts[n]
         attributes.update(part.get("a", ()))
-        links.extend(_link(raw) for raw in part.get("l", ()))
+        if "l" in part:
+            links.extend(map(_link, part["l"]))
         for row in part.get("s", ()):
             done[row[0]] = row
-            stamp = max(stamp, row[5])
+            if row[5] > stamp:
+                stamp = row[5]
         still_open = part.get("o", ())
-        stamp = max(stamp, part.get("u", start))
+        if "u" in part:
+            stamp = max(stamp, part["u"])
         code, message = part.get("st", (code, message))
         end = part.get("e", end)
     still_open = [row for row in still_open if row[0] not in done]
@@ -156,9 +171,10 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
                 attributes[semconv.REASON] = semconv.PROCESS_DIED
             attributes.setdefault(semconv.CONSUMED, False)
     root_ref = first.get("r", 0)
+    root_id = _identify(root_ref, trace)
     root = SpanData(
         trace,
-        _identify(root_ref, trace),
+        root_id,
         0,
         name,
         KIND_INTERNAL,
@@ -171,7 +187,10 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
     )
     spans = [root]
     names: dict[int | str, str] = {root_ref: semconv.SESSION}
-    names.update((ref, row[2]) for ref, row in done.items())
+    span_ids: dict[int | str, int] = {root_ref: root_id}
+    for ref, row in done.items():
+        names[ref] = row[2]
+        span_ids[ref] = _identify(ref, trace)
     session_id = attributes.get(semconv.SESSION_ID)
     for ref, parent, span_name, kind, began, ended, extra, code, message in done.values():
         attributes = extra
@@ -185,8 +204,8 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
         spans.append(
             SpanData(
                 trace,
-                _identify(ref, trace),
-                _identify(parent, trace),
+                span_ids[ref],
+                span_ids[parent] if parent in span_ids else _identify(parent, trace),
                 span_name,
                 kind,
                 began,

@@ -53,6 +53,8 @@ _ROOT_NAMES: Final = {
     "weight_version_max": semconv.WEIGHT_VERSION_MAX,
     "reward": semconv.REWARD_SCORE,
 }
+_ROOT_ITEMS: Final = tuple(_ROOT_NAMES.items())
+_DURATION_PREFIX: Final = semconv.DURATION_PREFIX
 
 EventValue = AttributeValue | Mapping[str, Any]
 
@@ -80,11 +82,11 @@ def root_attributes(record: Record) -> dict[str, AttributeValue]:
     are not under `gen_ai.*`, which would make every session look like a call of a model.
     """
     attributes: dict[str, AttributeValue] = {
-        name: record[field] for field, name in _ROOT_NAMES.items() if field in record
+        name: record[field] for field, name in _ROOT_ITEMS if field in record
     }
     for field, value in record.items():
-        if field.endswith("_s"):
-            attributes[semconv.DURATION_PREFIX + field] = value
+        if field[-2:] == "_s":
+            attributes[_DURATION_PREFIX + field] = value
     return attributes
 
 
