@@ -1,0 +1,117 @@
+"""The short way from a session's lines to its spans and record, beside the long one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import orjson
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rollspan import lines, semconv
+from rollspan.fold import fold_trace
+from rollspan.spandata import SpanData
+from rollspan.usual import usual_session
+
+from .fold_trees import TRACE_ID, Tree, make_root, make_span, trees
+
+TRACE_HEX = b"%032x" % TRACE_ID
+
+
+def _ref(span_id: int) -> int:
+    return span_id - 1  # the root's id is 1 in trees, and its ref 0
+
+
+def _row(span: SpanData, low: int, high: int) -> list[Any]:
+    attributes = dict(span.attributes)
+    if attributes.get(semconv.PHASE) == span.name:
+        del attributes[semconv.PHASE]  # added when the row is read
+    begun = min(max(span.start_ns, low), high)
+    ended = min(max(span.end_ns, begun), high)
+    row: list[Any] = [_ref(span.span_id), _ref(span.parent_id), span.name, span.kind, begun, ended]
+    return [*row, attributes, span.status, span.status_message]
+
+
+def parts_of(tree: Tree, cut: int, *, within: bool, plain: bool, **extra: Any) -> dict[int, dict[str, Any]]:
+    """The journal lines' objects of a tree, its spans in two lines; `within` clips, `plain` drops the odd."""
+    root = tree.spans[0]
+    low, high = (root.start_ns, root.end_ns) if within else (0, 1 << 63)
+    spans = tree.spans[1:]
+    if plain:
+        known = {span.span_id for span in tree.spans}
+        spans = [s for s in spans if s.parent_id in known and semconv.FOREIGN not in s.attributes]
+    rows = [_row(span, low, high) for span in spans]
+    if plain:
+        for row in rows:
+            row[6].pop(semconv.LATE, None)
+            row[6].pop(semconv.PARENT_PHASE, None)
+    attributes = {semconv.SESSION_ID: TRACE_HEX.decode(), **root.attributes}
+    first: dict[str, Any] = {"n": 0, "t": root.start_ns, "a": attributes, "s": rows[:cut]}
+    last: dict[str, Any] = {"n": 1, "s": rows[cut:], "e": root.end_ns, **extra}
+    if root.links and not plain:
+        last["l"] = [[f"{k.trace_id:032x}", f"{k.span_id:016x}", k.attributes] for k in root.links]
+    return {0: first, 1: last}
+
+
+def assert_same(parts: dict[int, dict[str, Any]]) -> bool:
+    """Both ways agree; whether the short one was taken."""
+    given_parts = copy.deepcopy(parts)
+    usual = usual_session(TRACE_HEX, parts)
+    if usual is None:
+        assert parts == given_parts  # the long way must find them untouched
+        return False
+    assembled = lines.assemble_parts(TRACE_HEX, given_parts)
+    assert assembled is not None
+    spans, record = usual
+    assert spans == assembled.spans
+    assert [list(s.attributes) for s in spans] == [list(s.attributes) for s in assembled.spans]
+    folded = fold_trace(assembled.spans)
+    assert folded is not None
+    assert orjson.dumps(record) == orjson.dumps(folded)  # the order of the fields too
+    assert repr(record) == repr(folded)
+    assert fold_trace(spans) == record
+    return True
+
+
+@given(trees(), st.integers(0, 5), st.booleans(), st.booleans())
+def test_both_ways_agree(tree: Tree, cut: int, within: bool, plain: bool) -> None:
+    """Where the short way gives an answer, spans and record are those of `assemble` and `fold_trace`."""
+    assert_same(parts_of(tree, cut, within=within, plain=plain))
+
+
+@given(
+    trees(),
+    st.sampled_from(
+        (
+            {"st": [2, "x"]},
+            {"o": [[9, 0, "x", 1, 5, {}]]},
+            {"e": None},
+            {"s": [[2, 0, "x", 1, 1, 2, {}, 0, ""]]},
+        )
+    ),
+)
+@example(Tree([make_root(), make_span(3, "execution", 1, 2)], 1), {"st": [1, ""]})
+def test_unusual_lines_go_the_long_way(tree: Tree, extra: dict[str, Any]) -> None:
+    """A status, open spans, no end, a span out of the session: nothing of it is lost by a short cut."""
+    parts = parts_of(tree, 0, within=True, plain=True)
+    parts[1].update(extra)
+    if parts[1]["e"] is None:
+        del parts[1]["e"]
+    assert not assert_same(parts)
+
+
+def test_a_usual_session_goes_the_short_way() -> None:
+    """Waits, phases in phases, parallel and repeated ones: all of it is usual."""
+    spans = [
+        make_root(),
+        make_span(2, semconv.QUEUE_WAIT, 0, 10),
+        make_span(3, semconv.RUNNER_WAIT, 10, 20),
+        make_span(4, semconv.EXECUTION, 20, 500),
+        make_span(5, semconv.GENERATE, 30, 90, 4, {semconv.INPUT_TOKENS: 3, semconv.WEIGHT_VERSION_MIN: 1}),
+        make_span(6, semconv.GENERATE, 40, 80, 4, {semconv.OUTPUT_TOKENS: 3}),
+        make_span(7, semconv.REWARD, 400, 450, 4, {semconv.REWARD_SCORE: 0.5}),
+        make_span(8, semconv.POST_WAIT, 500, 1000),
+    ]
+    for cut in range(len(spans)):
+        assert assert_same(parts_of(Tree(spans, 1), cut, within=False, plain=False))
