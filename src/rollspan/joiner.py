@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from . import fold, health, lines
@@ -13,7 +12,7 @@ from .attributes import MAX_SPAN_ATTRIBUTES
 from .journal import Position
 from .lines import Line
 from .record import Record, root_attributes
-from .spandata import FinishedTrace, SpanData
+from .spandata import FinishedTrace
 from .usual import usual_session
 
 _ENDS = lines.ENDS[0]
@@ -125,17 +124,12 @@ class Joiner:
         return finished
 
 
-def with_record(spans: Sequence[SpanData], record: Record | None, *, export_spans: bool) -> FinishedTrace:
-    """A trace, root first, that has on its root what its record came to."""
-    if record is None:
-        return FinishedTrace(spans, None, export_spans)
-    root, *others = spans
-    attributes = {**root.attributes, **root_attributes(record)}
-    if len(attributes) > MAX_SPAN_ATTRIBUTES:
-        # Dozens of different phases: their durations stand in the record and on their spans.
-        room = max(MAX_SPAN_ATTRIBUTES, len(root.attributes))
-        attributes = dict(islice(attributes.items(), room))
-    return FinishedTrace([root._replace(attributes=attributes), *others], record, export_spans)
+def _put_on_root(attributes: dict[str, Any], record: Record) -> None:
+    """Add to the root's attributes what the session came to."""
+    room = max(MAX_SPAN_ATTRIBUTES, len(attributes))
+    attributes.update(root_attributes(record))
+    while len(attributes) > room:  # dozens of phases: their durations stand in the record and on their spans
+        attributes.popitem()
 
 
 def _pass(line: Line) -> FinishedTrace:
@@ -147,9 +141,13 @@ def finish(trace_hex: bytes, of_trace: Iterable[Line]) -> FinishedTrace | None:
     parts = lines.parts_of(of_trace)
     usual = usual_session(trace_hex, parts)
     if usual is not None:
-        return with_record(*usual, export_spans=parts[0].get("x", True))
+        spans, record = usual
+        _put_on_root(spans[0].attributes, record)  # type: ignore[arg-type]
+        return FinishedTrace(spans, record, parts[0].get("x", True))
     assembled = lines.assemble_parts(trace_hex, parts)
     if assembled is None:
         return None
-    record = fold.fold_trace(assembled.spans)
-    return with_record(assembled.spans, record, export_spans=assembled.export_spans)
+    folded = fold.fold_trace(assembled.spans)
+    if folded is not None:
+        _put_on_root(assembled.spans[0].attributes, folded)  # type: ignore[arg-type]
+    return FinishedTrace(assembled.spans, folded, assembled.export_spans)

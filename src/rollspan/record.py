@@ -18,6 +18,7 @@ since the epoch (`*_ts`), durations float seconds (`*_s`). docs/specification.md
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -53,8 +54,6 @@ _ROOT_NAMES: Final = {
     "weight_version_max": semconv.WEIGHT_VERSION_MAX,
     "reward": semconv.REWARD_SCORE,
 }
-_ROOT_ITEMS: Final = tuple(_ROOT_NAMES.items())
-_DURATION_PREFIX: Final = semconv.DURATION_PREFIX
 
 EventValue = AttributeValue | Mapping[str, Any]
 
@@ -81,13 +80,12 @@ def root_attributes(record: Record) -> dict[str, AttributeValue]:
     `fold` reads none of it back, so a trace folds to the same record with and without. Token sums
     are not under `gen_ai.*`, which would make every session look like a call of a model.
     """
-    attributes: dict[str, AttributeValue] = {
-        name: record[field] for field, name in _ROOT_ITEMS if field in record
-    }
-    for field, value in record.items():
-        if field[-2:] == "_s":
-            attributes[_DURATION_PREFIX + field] = value
-    return attributes
+    return {name: value for field, value in record.items() if (name := _root_name(field)) is not None}
+
+
+@lru_cache(maxsize=4096)
+def _root_name(field: str) -> str | None:
+    return semconv.DURATION_PREFIX + field if field.endswith("_s") else _ROOT_NAMES.get(field)
 
 
 def event_attributes(record: Record) -> dict[str, EventValue]:

@@ -8,9 +8,9 @@ of tags below are those of opentelemetry-proto 1.x.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, Final, TypeVar
 
 from rollspan import __version__, semconv
 from rollspan.record import event_attributes
@@ -18,11 +18,14 @@ from rollspan.spandata import AttributeValue, FinishedTrace, Link, SpanData
 
 _MOST_CACHED: Final = 4096  # entries of each cache, which then starts anew
 _MOST_NESTED: Final = 32
+_SHORT: Final = 24  # of a text that is remembered whole; ids are longer, and not met again
 _INT64: Final = 1 << 63
 _UINT64: Final = (1 << 64) - 1
 
 _SAMPLED: Final = 1
 _SEVERITY_INFO: Final = 9
+
+_T = TypeVar("_T")
 
 _double: Final = struct.Struct("<d").pack
 _span_times: Final = struct.Struct("<BQBQ").pack
@@ -111,31 +114,45 @@ class _Attributes:
     """Encodes mappings as KeyValues behind one tag.
 
     All that stands before a value depends on its key, its type and its length alone, and there are few of
-    these: so it is remembered, and a KeyValue is mostly two pieces put beside each other.
+    these: so it is remembered, and a KeyValue is mostly two pieces put beside each other. Short texts, which
+    are mostly names, are remembered whole.
     """
 
-    __slots__ = ("_before_double", "_before_int", "_before_text", "_false", "_tag", "_true")
+    __slots__ = (
+        "_before_int",
+        "_before_list",
+        "_before_text",
+        "_doubles",
+        "_false",
+        "_tag",
+        "_texts",
+        "_true",
+    )
 
     def __init__(self, tag: bytes) -> None:
         self._tag = tag
         self._before_text: dict[tuple[str, int], bytes] = {}
-        self._before_double: dict[str, bytes] = {}
+        self._texts: dict[tuple[str, str], bytes] = {}
+        self._before_list: dict[tuple[str, int], bytes] = {}
+        self._doubles: dict[str, Callable[[float], bytes]] = {}
         self._before_int: dict[tuple[str, int], bytes] = {}
         self._true: dict[str, bytes] = {}
         self._false: dict[str, bytes] = {}
 
     def encode(self, attributes: Mapping[str, Any], depth: int = 0) -> bytes:
-        before_text, before_double, before_int = self._before_text, self._before_double, self._before_int
+        texts, doubles, before_int = self._texts, self._doubles, self._before_int
         out = []
         for key, value in attributes.items():
             kind = type(value)
             if kind is str:
+                if len(value) <= _SHORT:
+                    out.append(texts.get((key, value)) or self._learn_text(key, value))
+                    continue
                 text = value.encode() if value.isascii() else _utf8(value)
-                out.append(before_text.get((key, len(text))) or self._learn_text(key, text))
+                out.append(self._before_text.get((key, len(text))) or self._learn_before_text(key, text))
                 out.append(text)
             elif kind is float:
-                out.append(before_double.get(key) or self._learn_double(key))
-                out.append(_double(value))
+                out.append((doubles.get(key) or self._learn_double(key))(value))
             elif kind is int:
                 if 0 <= value < 2048:
                     number = _VARINTS[value]
@@ -149,6 +166,9 @@ class _Attributes:
             elif kind is bool:
                 known = self._true if value else self._false
                 out.append(known.get(key) or _remember(known, key, self._whole(key, _any(value, 0))))
+            elif kind is list and (intervals := _intervals(value)):
+                out.append(self._before_list.get((key, len(value))) or self._learn_list(key, value))
+                out.append(intervals)
             else:
                 out.append(self._whole(key, _any(value, depth)))
         return b"".join(out)
@@ -156,20 +176,30 @@ class _Attributes:
     def _whole(self, key: str, value: bytes) -> bytes:
         return _field(self._tag, _key(key) + _varint(len(value)) + value)
 
-    def _learn_text(self, key: str, text: bytes) -> bytes:
+    def _learn_text(self, key: str, text: str) -> bytes:
+        return _remember(self._texts, (key, text), self._whole(key, _field(b"\x0a", _utf8(text))))
+
+    def _learn_before_text(self, key: str, text: bytes) -> bytes:
         before = self._whole(key, _field(b"\x0a", text))
         before = before[: len(before) - len(text)]
         return _remember(self._before_text, (key, len(text)), before)
 
-    def _learn_double(self, key: str) -> bytes:
-        return _remember(self._before_double, key, self._whole(key, b"\x21" + bytes(8))[:-8])
+    def _learn_double(self, key: str) -> Callable[[float], bytes]:
+        before = self._whole(key, b"\x21" + bytes(8))[:-8]
+        pack: Callable[[float], bytes] = partial(struct.Struct(f"<{len(before)}sd").pack, before)
+        return _remember(self._doubles, key, pack)
+
+    def _learn_list(self, key: str, intervals: list[Any]) -> bytes:
+        size = len(intervals) * _INTERVAL
+        before = self._whole(key, _field(b"\x2a", bytes(size)))[:-size]
+        return _remember(self._before_list, (key, len(intervals)), before)
 
     def _learn_int(self, key: str, number: bytes) -> bytes:
         before = self._whole(key, b"\x18" + number)[: -len(number)]
         return _remember(self._before_int, (key, len(number)), before)
 
 
-def _remember(known: dict[Any, bytes], key: object, value: bytes) -> bytes:
+def _remember(known: dict[Any, _T], key: object, value: _T) -> _T:
     if len(known) >= _MOST_CACHED:
         known.clear()
     known[key] = value
@@ -182,14 +212,20 @@ _PAIRS: Final = len(_START_TS) + len(_END_TS) + 16
 # An item of a list that is a mapping of two pairs.
 _BEFORE_INTERVAL: Final = bytes((0x0A, _PAIRS + 2, 0x32, _PAIRS))
 _interval: Final = struct.Struct(f"<4s{len(_START_TS)}sd{len(_END_TS)}sd").pack
+_INTERVAL: Final = 4 + _PAIRS
 
 
-def _item(item: Any, depth: int) -> bytes:
-    if type(item) is dict and len(item) == 2:  # a phase's interval, by far the most frequent item
+def _intervals(items: list[Any]) -> bytes | None:
+    """The items of a list of a phase's intervals, by far the most frequent structure; None for any other."""
+    out = []
+    for item in items:
+        if type(item) is not dict or len(item) != 2:
+            return None
         start, end = item.get("start_ts"), item.get("end_ts")
-        if type(start) is float and type(end) is float:
-            return _interval(_BEFORE_INTERVAL, _START_TS, start, _END_TS, end)
-    return _field(b"\x0a", _any(item, depth))
+        if type(start) is not float or type(end) is not float:
+            return None
+        out.append(_interval(_BEFORE_INTERVAL, _START_TS, start, _END_TS, end))
+    return b"".join(out)
 
 
 def _any(value: Any, depth: int) -> bytes:
@@ -219,7 +255,7 @@ def _any(value: Any, depth: int) -> bytes:
 def _nested(value: Any, depth: int) -> bytes:
     try:
         if isinstance(value, list | tuple):
-            return _field(b"\x2a", b"".join([_item(item, depth) for item in value]))
+            return _field(b"\x2a", b"".join([_field(b"\x0a", _any(item, depth)) for item in value]))
         return _field(b"\x32", _OTHER_ATTRIBUTES.encode(value, depth))
     except Exception:  # noqa: BLE001 - a mapping of somebody else's making
         return _field(b"\x0a", _utf8(_text(value)))
