@@ -350,3 +350,18 @@ def test_one_phase_object_entered_twice(rec: Recording) -> None:
             pass
         assert rollspan.current_span().name == "rollout"
     assert tree(rec.traces()[0].spans) == {"rollout": {"again": {"again": {}}}}
+
+
+def test_activate_as_a_decorator(rec: Recording) -> None:
+    """A function decorated with a session's activate() has that session as its current one, in each call."""
+    session = rollspan.start_session()
+
+    @session.activate()
+    def work() -> str:
+        with rollspan.phase("generate"):
+            return rollspan.current_session().session_id
+
+    assert {work(), work()} == {session.session_id}
+    session.mark_rejected()
+    (record,) = rec.records()
+    assert len(record["phases"]["generate"]) == 2

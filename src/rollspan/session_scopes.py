@@ -46,6 +46,9 @@ class Activation(Scope):
         super().__init__()
         self._session = session
 
+    def _again(self) -> Scope:
+        return Activation(self._session)
+
     def _start(self) -> RolloutSpan | None:
         return self._session.root if not self._session.ended and not self._session.abandoned else None
 
