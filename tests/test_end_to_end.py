@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,13 +162,25 @@ def test_a_long_outage_is_caught_up_from_the_journal(
     run_program: Run, tmp_path: Path, receiver: OtlpReceiver
 ) -> None:
     """When more has been made than waits in memory, the exporter goes back to the journal and loses nothing."""
-    receiver.answer(Answer(status=503), signal="traces", times=20)
+    receiver.answer(Answer(status=503), signal="traces")
+    well = tmp_path / "well"
+
+    def get_well() -> None:
+        receiver.wait_for(lambda: len(by_id(receiver.records())) == 3100, 60)  # all of it has been made
+        receiver.recover()
+        well.touch()
+
+    doctor = threading.Thread(target=get_well)
+    doctor.start()
     run_program(
         LIFE
-        + "for k in range(30):\n    for i in range(n): life(i)\n    rollspan.flush(0.05)\nassert rollspan.flush(60)\n",
+        + "for k in range(30):\n    for i in range(n): life(i)\n    rollspan.flush(0.05)\n"
+        + "while not os.path.exists(sys.argv[2]): time.sleep(0.05)\nassert rollspan.flush(60)\n",
         "100",
+        str(well),
         env={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_METRICS_EXPORTER": "none"},
     )
+    doctor.join()
     assert len(records(tmp_path / "data")) == 3100
     spans = [s for s in receiver.spans() if s["name"] == "rollout"]
     assert len(spans) == len(sessions_of(receiver)) == 3100
