@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import orjson
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rollspan import lines, semconv
 from rollspan.fold import fold_trace
-from rollspan.spandata import SpanData
+from rollspan.spandata import STATUS_ERROR, Link, SpanData
 from rollspan.usual import usual_session
 
 from .fold_trees import TRACE_ID, Tree, make_root, make_span, trees
@@ -49,7 +49,7 @@ def parts_of(tree: Tree, cut: int, *, within: bool, plain: bool, **extra: Any) -
     attributes = {semconv.SESSION_ID: TRACE_HEX.decode(), **root.attributes}
     first: dict[str, Any] = {"n": 0, "t": root.start_ns, "a": attributes, "s": rows[:cut]}
     last: dict[str, Any] = {"n": 1, "s": rows[cut:], "e": root.end_ns, **extra}
-    if root.links and not plain:
+    if root.links:
         last["l"] = [[f"{k.trace_id:032x}", f"{k.span_id:016x}", k.attributes] for k in root.links]
     return {0: first, 1: last}
 
@@ -74,26 +74,24 @@ def assert_same(parts: dict[int, dict[str, Any]]) -> bool:
     return True
 
 
-@given(trees(), st.integers(0, 5), st.booleans(), st.booleans())
-def test_both_ways_agree(tree: Tree, cut: int, within: bool, plain: bool) -> None:
+@given(trees(), st.integers(0, 5), st.booleans(), st.booleans(), st.sampled_from(({}, {"st": [2, "x"]})))
+def test_both_ways_agree(tree: Tree, cut: int, within: bool, plain: bool, extra: dict[str, Any]) -> None:
     """Where the short way gives an answer, spans and record are those of `assemble` and `fold_trace`."""
-    assert_same(parts_of(tree, cut, within=within, plain=plain))
+    assert_same(parts_of(tree, cut, within=within, plain=plain, **extra))
 
 
 @given(
     trees(),
     st.sampled_from(
         (
-            {"st": [2, "x"]},
             {"o": [[9, 0, "x", 1, 5, {}]]},
             {"e": None},
             {"s": [[2, 0, "x", 1, 1, 2, {}, 0, ""]]},
         )
     ),
 )
-@example(Tree([make_root(), make_span(3, "execution", 1, 2)], 1), {"st": [1, ""]})
 def test_unusual_lines_go_the_long_way(tree: Tree, extra: dict[str, Any]) -> None:
-    """A status, open spans, no end, a span out of the session: nothing of it is lost by a short cut."""
+    """Open spans, no end, a span out of the session: nothing of it is lost by a short cut."""
     parts = parts_of(tree, 0, within=True, plain=True)
     parts[1].update(extra)
     if parts[1]["e"] is None:
@@ -102,9 +100,10 @@ def test_unusual_lines_go_the_long_way(tree: Tree, extra: dict[str, Any]) -> Non
 
 
 def test_a_usual_session_goes_the_short_way() -> None:
-    """Waits, phases in phases, parallel and repeated ones: all of it is usual."""
+    """Waits, phases in phases, parallel and repeated ones, links to steps, a failure: all of it is usual."""
+    dispatch = Link(77, 78, {semconv.LINK_KIND: semconv.LINK_DISPATCH, semconv.STEP: 3})
     spans = [
-        make_root(),
+        make_root(links=[dispatch]),
         make_span(2, semconv.QUEUE_WAIT, 0, 10),
         make_span(3, semconv.RUNNER_WAIT, 10, 20),
         make_span(4, semconv.EXECUTION, 20, 500),
@@ -114,4 +113,5 @@ def test_a_usual_session_goes_the_short_way() -> None:
         make_span(8, semconv.POST_WAIT, 500, 1000),
     ]
     for cut in range(len(spans)):
-        assert assert_same(parts_of(Tree(spans, 1), cut, within=False, plain=False))
+        parts = parts_of(Tree(spans, 1), cut, within=False, plain=False, st=[STATUS_ERROR, "x"])
+        assert assert_same(parts)

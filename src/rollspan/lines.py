@@ -102,7 +102,8 @@ def _identify(ref: int | str, trace: int) -> int:
     return ids.derived_span_id(trace, ref) if isinstance(ref, int) else int(ref, 16)
 
 
-def _link(raw: Sequence[Any]) -> Link:
+def link_of(raw: Sequence[Any]) -> Link:
+    """A link as a line has it."""
     trace, span, attributes = raw
     return Link(int(trace, 16), int(span, 16), attributes)
 
@@ -146,7 +147,7 @@ def assemble_parts(
         part = parts[n]
         attributes.update(part.get("a", ()))
         if "l" in part:
-            links.extend(map(_link, part["l"]))
+            links.extend(map(link_of, part["l"]))
         for row in part.get("s", ()):
             done[row[0]] = row
             if row[5] > stamp:

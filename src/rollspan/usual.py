@@ -14,14 +14,14 @@ from typing import Any, Final
 from . import ids, semconv
 from .durations import Interval, Wait, Work
 from .fold import describe_session
+from .lines import link_of
 from .record import Record
-from .spandata import KIND_INTERNAL, STATUS_UNSET, SpanData
+from .spandata import KIND_INTERNAL, STATUS_ERROR, STATUS_UNSET, Link, SpanData
 
 _SESSION_ID, _PHASE, _PARENT_PHASE = semconv.SESSION_ID, semconv.PHASE, semconv.PARENT_PHASE
 _SESSION, _WAITS = semconv.SESSION, semconv.WAITS
-# What a first line and any line have in unusual traces: a root with another id or name, links, a status.
-_UNUSUAL_FIRST: Final = frozenset("rm")
-_UNUSUAL: Final = frozenset({"l", "st"})
+# What only the first line of an unusual trace has: a root with an id or a name of its own.
+_UNUSUAL: Final = frozenset("rm")
 # Attributes of a phase that change what it is.
 _TELLING: Final = frozenset(
     {_SESSION_ID, _PHASE, _PARENT_PHASE, semconv.LATE, semconv.FOREIGN, semconv.STATUS}
@@ -33,17 +33,20 @@ def usual_session(
 ) -> tuple[list[SpanData], Record] | None:
     """Spans, root first, and record of the session with these lines; None for one that is not as usual."""
     first = parts.get(0)
-    if first is None or "t" not in first or not _UNUSUAL_FIRST.isdisjoint(first):
+    if first is None or "t" not in first or not _UNUSUAL.isdisjoint(first):
         return None
     attributes: dict[str, Any] = {}
+    links: list[Link] = []
     rows: list[list[Any]] = []
+    code, message = STATUS_UNSET, ""
     last = first
     for n in sorted(parts) if len(parts) > 1 else parts:
         last = parts[n]
-        if not _UNUSUAL.isdisjoint(last):
-            return None
         attributes.update(last.get("a", ()))
+        if "l" in last:
+            links.extend(map(link_of, last["l"]))
         rows += last.get("s", ())
+        code, message = last.get("st", (code, message))
     session_id = attributes.get(_SESSION_ID)
     if "e" not in last or "o" in last or attributes.get(_PHASE) != _SESSION or type(session_id) is not str:
         return None
@@ -70,14 +73,15 @@ def usual_session(
             start,
             end,
             attributes,
-            STATUS_UNSET,
-            "",
-            [],
+            code,
+            message,
+            links,
         )
     ]
     waits: list[Wait] = []
     work: list[Work] = []
     inner = set()  # phases with a phase below them
+    status = semconv.FAILED if code == STATUS_ERROR else None
     for ref, parent, name, kind, begun, ended, extra, code, message in rows:
         if (
             not start <= begun <= ended <= end
@@ -114,4 +118,4 @@ def usual_session(
     work.sort()
     leaves: list[Interval] = [(item[0], -item[1]) for item in work if item[3] not in inner]
     trace_id = trace_hex.decode()
-    return spans, describe_session(trace_id, attributes, (), None, start, end, waits, work, leaves, 0)
+    return spans, describe_session(trace_id, attributes, links, status, start, end, waits, work, leaves, 0)
