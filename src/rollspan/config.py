@@ -248,7 +248,7 @@ def _run_ids(environ: Mapping[str, str]) -> list[tuple[str, str]]:
             continue
         if variable == HANDED_RUN_ID:
             text = handed
-        if text and not (variable == "TORCHELASTIC_RUN_ID" and text == "none"):
+        if text and text != _NO_RUN.get(variable):
             found.append((variable, text))
     return found
 
@@ -269,6 +269,9 @@ def _fallback(
                 return ("otlp",), variable
     return default, "default"
 
+
+_NO_RUN: Final = {"TORCHELASTIC_RUN_ID": "none", "RAY_JOB_ID": "ffffffff"}
+"""What stands for no name: torchrun without --rdzv-id, and workers that Ray starts before it has a job for them."""
 
 _made = ""
 

@@ -250,8 +250,11 @@ class Left(dict[str, Any]):
         return not self.folders[0].is_dir() and self.get("host") != host()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[bool]:
-        """Whether the journal's process is dead and nobody else is at it; holds the locks if so."""
+    def locked(self) -> Iterator[bool | None]:
+        """Whether it can be delivered here: its process is dead, and nobody else is at it; holds the locks if so.
+
+        None where its process is alive or somebody is at it, False where only another machine can deliver it.
+        """
         descriptors: list[int | None] = []
         try:
             try:
@@ -263,7 +266,7 @@ class Left(dict[str, Any]):
                 health.warn_once(
                     "journal.lock", "rollspan: cannot lock the journal %s: %s", self.get("name"), exc
                 )
-            yield bool(descriptors) and None not in descriptors and not self.elsewhere
+            yield None if None in descriptors else bool(descriptors) and not self.elsewhere
         finally:
             for descriptor in descriptors:
                 if descriptor is not None:
@@ -287,6 +290,11 @@ def journals(directory: Path, journal_dir: Path | None = None) -> list[Left]:
                 if segment_files(folder):
                     found.setdefault(folder.name, _without_header(folder))
                 continue
+            if root == place.disk_root(directory) and header.get("disk") not in (None, str(folder)):
+                # The data directory was moved or copied, or is mounted here under another name.
+                if header.get("folder") == header["disk"]:
+                    header["folder"] = str(folder)
+                header["disk"] = str(folder)
             header.setdefault("folder", str(folder))
             header.setdefault("disk", str(folder))
             found.setdefault(folder.name, Left(header))

@@ -198,7 +198,7 @@ def recover(
             continue
         with left.locked() as held:
             if not held:
-                if left.elsewhere:
+                if held is False and left.elsewhere:
                     outcomes.append(
                         Outcome(
                             str(left.get("name")), elsewhere=f"part of it lies on host {left.get('host')}"
@@ -288,7 +288,7 @@ def replayable(settings: Settings) -> list[Left]:
 
 def _dead(left: Left) -> bool:
     with left.locked() as dead:
-        return dead
+        return bool(dead)
 
 
 def replay(settings: Settings, journals: Iterable[Left], *, timeout: float = 60.0) -> list[Outcome]:

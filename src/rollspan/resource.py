@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def build_resource(settings: Settings) -> dict[str, AttributeValue]:
     attributes = _standard()
     if str(attributes.get(SERVICE_NAME, "")).partition(":")[0] in ("", "unknown_service"):
         attributes[SERVICE_NAME] = DEFAULT_SERVICE_NAME
+    attributes.setdefault("host.name", socket.gethostname())
     attributes[INSTANCE_ID] = _instance_id(attributes.get(INSTANCE_ID))
     ours: dict[str, AttributeValue | None] = {
         semconv.RUN_ID: settings.run_id or None,
