@@ -129,7 +129,8 @@ def test_generators_left_early_leave_nothing_current(
 
     with caplog.at_level(logging.WARNING):
         run(main)
-    assert not [r for r in caplog.records if "Context" in r.message or "context" in r.message], caplog.text
+    complaints = [r for r in caplog.records if r.name != "asyncio"]  # its debug mode tells of slow steps
+    assert not complaints, caplog.text
     assert shapes(rec) == {"one": {"stream": {}, "careless": {}, "next": {}}}
     assert otel_trace.get_current_span() is otel_trace.INVALID_SPAN
 
