@@ -29,7 +29,7 @@ PROTECTIONS = (
         "tests/faults/test_endings.py::test_the_next_start_delivers", "runtime.py", "self._adopt()", "pass"
     ),
     Protection(
-        "tests/faults/test_endings.py::test_recovery_killed_fifty_times",
+        "tests/test_recovery.py::test_recover_killed_at_any_moment_writes_nothing_twice",
         "recovery.py",
         "_known_ids({settings.dir, theirs.dir}, theirs.rank) if is_file",
         "set() if is_file",
