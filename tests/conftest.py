@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rollspan import health, switch
-from rollspan.testing import Recording, recording
+from rollspan.testing import OtlpReceiver, Recording, recording
 
 CLEAN = {
     k: v for k, v in os.environ.items() if not k.startswith(("ROLLSPAN_", "OTEL_", "RANK", "WORLD_SIZE"))
@@ -34,6 +34,13 @@ def _undecided() -> Iterator[None]:
     health.reset()
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def receiver() -> Iterator[OtlpReceiver]:
+    """A real OTLP receiver on the loopback."""
+    with OtlpReceiver() as made:
+        yield made
 
 
 @pytest.fixture

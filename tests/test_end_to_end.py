@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,6 @@ with rollspan.step(1):
     for i in range(n):
         life(i)
 """
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    """A real OTLP receiver on the loopback."""
-    with OtlpReceiver() as made:
-        yield made
 
 
 def records(directory: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,15 +26,6 @@ def kept(directory: Path) -> dict[str, list[SpanData]]:
 def resources(directory: Path) -> list[dict[str, Any]]:
     """The resource of each process that kept a journal."""
     return [journal["resource"] for journal in owner.journals(directory)]
-
-
-def in_file(directory: Path) -> list[dict[str, Any]]:
-    """The records in the files of a data directory."""
-    return [
-        json.loads(line)
-        for path in sorted(directory.glob("sessions-r*.jsonl"))
-        for line in path.read_bytes().splitlines()
-    ]
 
 
 def by_id(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.comparing import assert_jaeger_has, by_id, in_file, kept, resources
+from tests.backends.comparing import assert_jaeger_has, by_id, kept, resources
 from tests.backends.services import Collector, Jaeger, wait_until
 from tests.conftest import CLEAN
+from tests.faults.jobs import in_file
 
 SERVICE = "demo"
 

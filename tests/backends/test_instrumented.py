@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from rollspan.spandata import KIND_CLIENT
-from tests.backends.comparing import by_id, in_file
+from tests.backends.comparing import by_id
 from tests.backends.services import Collector, Jaeger, wait_until
+from tests.faults.jobs import in_file
 
 PROGRAM = """
 import sys, httpx, rollspan

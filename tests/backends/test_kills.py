@@ -9,9 +9,10 @@ import time
 import uuid
 from pathlib import Path
 
-from tests.backends.comparing import by_id, in_file
+from tests.backends.comparing import by_id
 from tests.backends.services import Collector, Jaeger, wait_until
 from tests.conftest import CLEAN
+from tests.faults.jobs import in_file
 
 KILLS = 10
 # Writes down each session when the demo has got it from rollspan's API, by nothing that rollspan has a part in.

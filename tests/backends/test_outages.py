@@ -11,9 +11,10 @@ from types import TracebackType
 
 import pytest
 
-from tests.backends.comparing import assert_jaeger_has, by_id, in_file, kept
+from tests.backends.comparing import assert_jaeger_has, by_id, kept
 from tests.backends.services import Collector, Jaeger, wait_until
 from tests.conftest import CLEAN
+from tests.faults.jobs import in_file
 
 ROLLSPAN = [sys.executable, "-m", "rollspan.cli.main"]
 PROGRAM = """

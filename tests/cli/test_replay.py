@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,6 @@ from rollspan.testing import OtlpReceiver
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 KEPT = {"ROLLSPAN_JOURNAL_KEEP": "1"}
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    """An endpoint in memory."""
-    with OtlpReceiver() as made:
-        yield made
 
 
 @pytest.fixture

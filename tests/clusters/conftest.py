@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.backends import services
 from tests.clusters.jobs import Job
 
 
@@ -24,7 +24,4 @@ def job(tmp_path: Path) -> Iterator[Job]:
 @pytest.fixture
 def free_port() -> int:
     """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return services.free_port()

@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +88,6 @@ def said(process: subprocess.Popen[str], *, fails: bool = False) -> str:
     output, _ = process.communicate(timeout=300)
     assert bool(process.returncode) == fails, f"exit code {process.returncode}\n{output}"
     return output
-
-
-def wait_until(holds: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    """Wait for something that is sure to come; fail where it does not."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds:.0f} s in vain for: {what}")
-        time.sleep(0.05)
 
 
 def by_file(directory: Path) -> dict[str, list[Record]]:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from rollspan.place import RESERVING, file_system
-from tests.backends.services import BINARIES, CONFIGURATIONS
+from tests.backends.services import BINARIES, CONFIGURATIONS, wait_until
 from tests.clusters.hosts import Host, connect
-from tests.clusters.jobs import ROLLSPAN, by_file, lines, records, run_ids, said, wait_until, written
+from tests.clusters.jobs import ROLLSPAN, by_file, lines, records, run_ids, said, written
 from tests.needs import need
 
 ENDPOINT = "http://10.0.0.1:4318"

@@ -14,13 +14,6 @@ from rollspan.testing_receiver import OtlpReceiver
 from .samples import KINDS, PROTOCOLS, endpoint
 
 
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    """A real OTLP receiver on the loopback."""
-    with OtlpReceiver() as made:
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No setting of the machine's, no counters of another test, and no error of ours that goes unseen."""

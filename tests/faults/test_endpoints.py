@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,6 @@ USELESS = {
     "503": Answer(status=503),
     "half": Answer(half=True),
 }
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    """A real OTLP receiver on the loopback."""
-    with OtlpReceiver() as made:
-        yield made
 
 
 def endpoint_of(receiver: OtlpReceiver, fault: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,13 +42,6 @@ with rollspan.step(1, prompt="SECRET-13"):
 rollout().mark_rejected(ValueError("SECRET-14"))
 rollout().mark_dropped(ValueError("SECRET-15"))
 """
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    """A real OTLP receiver on the loopback."""
-    with OtlpReceiver() as made:
-        yield made
 
 
 def everything(tmp_path: Path, receiver: OtlpReceiver, done: subprocess.CompletedProcess[str]) -> bytes:
