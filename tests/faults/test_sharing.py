@@ -120,14 +120,13 @@ def test_forks_in_the_middle_of_everything(run_program: Run, tmp_path: Path) -> 
 
 
 SIGNALS = """
-import os, signal, threading, time
+import itertools, os, signal, threading, time
 import rollspan
 
-handled = 0
+calls = itertools.count(1)
 def handler(number, frame):
-    global handled
-    handled += 1
-    session = rollspan.start_session(task_id=f"handler-{handled}")
+    call = next(calls)  # in one step: another handler may come in before the next line
+    session = rollspan.start_session(task_id=f"handler-{call}")
     with session.execution(), rollspan.phase("toolcall"):
         pass
     session.mark_accepted()
@@ -153,7 +152,7 @@ go_on = False
 shooter.join()
 time.sleep(0.01)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-print(handled)
+print(next(calls) - 1)
 """
 
 
