@@ -91,6 +91,7 @@ MACHINERYS = {
         "end_span",
         "fail",
         "find_open",
+        "open_spans",
         "finish",
         "keep",
         "now",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -16,7 +17,7 @@ from . import context, health, ids, lines, owner, semconv
 from .null import NULL
 from .scope import Scope
 from .span import RolloutSpan
-from .spandata import KIND_INTERNAL
+from .spandata import KIND_INTERNAL, STATUS_UNSET
 from .tracelog import TraceLog
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class RemoteSession(TraceLog):
         self.trace_hex = b"%032x" % parent.trace_id
         self.sampled = parent.trace_flags.sampled
         name = self._about.get("phase", semconv.SESSION)
-        self.root = RolloutSpan(self, f"{parent.span_id:016x}", name, None, self.now(), KIND_INTERNAL)
+        row: list[Any] = [f"{parent.span_id:016x}", None, name, KIND_INTERNAL, self.now(), None, {}, STATUS_UNSET, ""]
+        self.root = RolloutSpan(self, row, None)
         self.root._span_context = parent  # noqa: SLF001
 
     def __repr__(self) -> str:
@@ -98,6 +100,15 @@ class RemoteSession(TraceLog):
         common = {semconv.SESSION_ID: self.session_id, semconv.PHASE: name, semconv.PARENT_PHASE: parent.name}
         return common if self.collected is not None else {**common, semconv.FOREIGN: True}
 
+    def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
+        """As `TraceLog.end_span`; here no line waits for the span."""
+        if not super().end_span(span, end_ns, late=late):
+            return False
+        with contextlib.suppress(ValueError):
+            self.spans.remove(span)
+        self.keep(span.row)
+        return True
+
     def keep(self, row: list[Any]) -> None:
         """Bring the span home with the result, or export it from here."""
         if self.runtime.abandoned:
@@ -106,7 +117,7 @@ class RemoteSession(TraceLog):
             self.collected.append(list(row))
         if self._export_here and self.tracer is None and self.sampled:
             parent_name = next(
-                (s.name for s in [self.root, *self._open.values()] if s.ref == row[1]), semconv.SESSION
+                (s.name for s in [self.root, *self.open_spans()] if s.ref == row[1]), semconv.SESSION
             )
             foreign = {} if self.collected is not None else {semconv.FOREIGN: True}
             row[6] = {
@@ -118,7 +129,7 @@ class RemoteSession(TraceLog):
             }
             self.runtime.journal.append(lines.frame(lines.PASSES, self.trace_hex, orjson.dumps({"s": [row]})))
 
-    def write(self, *, end_ns: int | None = None) -> None:
+    def write(self, end_ns: int | None = None) -> None:
         """Nothing: its own process writes the session."""
 
     def change(self, attributes: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 
+from .lines import END
+
 if TYPE_CHECKING:
     from .span import RolloutSpan
 
@@ -59,7 +61,7 @@ def detach(token: Any) -> None:
 def current() -> RolloutSpan | None:
     """The innermost span of a session that is open in the current context; ended ones are skipped."""
     span: RolloutSpan | None = _get_current().get(_PHASE_KEY)  # type: ignore[assignment]
-    while span is not None and (span.ended or span.owner.runtime.abandoned):
+    while span is not None and (span.row[END] is not None or span.owner.runtime.abandoned):
         span = span.parent
     return span
 

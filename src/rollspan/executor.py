@@ -123,7 +123,7 @@ def _call(job: _Job, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
         if root is not None and token is not None:
             context.detach(token)
             owner: Any = root.owner
-            for span in list(owner._open.values()):  # noqa: SLF001 - whatever the function left open ends with it
+            for span in owner.open_spans():  # whatever the function left open ends with it
                 owner.end_span(span, late=True)
             rows = owner.collected or []
     except Exception:  # noqa: BLE001

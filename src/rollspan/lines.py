@@ -37,6 +37,9 @@ import orjson
 from . import health, ids, semconv
 from .spandata import KIND_INTERNAL, STATUS_UNSET, Link, SpanData
 
+REF, PARENT, NAME, KIND, START, END, ATTRIBUTES, STATUS, MESSAGE = range(9)
+"""Where things stand in a span's row."""
+
 GOES_ON, ENDS, PASSES = b"s", b"e", b"x"
 _KINDS = frozenset(GOES_ON + ENDS + PASSES)
 _PREFIX = 8 + 1  # checksum and blank

@@ -11,9 +11,11 @@ from opentelemetry.trace import Status, StatusCode
 
 from . import clock, context, describe, health, semconv
 from .attributes import clean, clean_into, fit_name
+from .lines import END, NAME
 from .scope import Scope
 from .session_scopes import Activation, Execution, SessionPhase
 from .span import RolloutSpan
+from .tracelog import TraceLog
 from .waits import WaitingTrace
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ class Session(WaitingTrace):
         "_block",
         "_consumed",
         "_counters",
-        "_ended",
         "_ends_with",
         "_executing",
         "session_id",
@@ -60,7 +61,6 @@ class Session(WaitingTrace):
         self._wait = None
         self._block = block
         self._counters: dict[str, int] = {}
-        self._ended = False
         self._ends_with: RolloutSpan | None = None
         self._executing = 0
         self._consumed: bool | None = None
@@ -82,8 +82,8 @@ class Session(WaitingTrace):
         step = self._step()
         if step is not None:
             self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
-        with runtime.lock:
-            self.change(known)
+        with self.lock:
+            self._change(known)
             if not block:
                 self._open_wait(semconv.QUEUE_WAIT, self.root.start_ns)
             runtime.live[self.trace_int] = self
@@ -97,7 +97,7 @@ class Session(WaitingTrace):
     @property
     def ended(self) -> bool:
         """Whether the session is over."""
-        return self._ended
+        return self.root.row[END] is not None
 
     def _mine(self, what: str) -> bool:
         """Whether this process may still change the session; says once why not."""
@@ -109,7 +109,7 @@ class Session(WaitingTrace):
                 self.session_id,
             )
             return False
-        if self._ended:
+        if self.ended:
             health.warn_once(
                 f"api.ended.{what}", "rollspan: %s is ignored: session %s has ended", what, self.session_id
             )
@@ -137,10 +137,9 @@ class Session(WaitingTrace):
         if not self._mine("mark_enqueued()"):
             return
         try:
-            with self.runtime.lock:
+            with self.lock:
                 now = self.now()
-                waiting = self._wait[0] if self._wait is not None else None
-                if self._block or waiting == semconv.RUNNER_WAIT or self._executing:
+                if self._block or self._waits_for(semconv.RUNNER_WAIT) or self._executing:
                     health.warn_once(
                         "api.enqueued",
                         "rollspan: mark_enqueued() is ignored: session %s is not in a queue",
@@ -170,14 +169,13 @@ class Session(WaitingTrace):
         self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
     ) -> RolloutSpan | None:
         """Open a phase below the innermost one that is current, or None where the session is over."""
-        if (self._ended or self.runtime.abandoned) and not self._mine("phase()"):
+        if (self.root.row[END] is not None or self.runtime.abandoned) and not self._mine("phase()"):
             return None
         if parent is None:
             current = context.current()
             parent = current if current is not None and current.owner is self else self.root
-        wait = self._wait
-        if wait is not None and wait[0] != semconv.POST_WAIT:
-            with self.runtime.lock:  # whoever works on it no longer waits for a runner
+        if self._wait is not None and not self._waits_for(semconv.POST_WAIT):
+            with self.lock:  # whoever works on it no longer waits for a runner
                 self._close_wait(self.now())
         return self.start_span(name, parent, given)
 
@@ -185,48 +183,50 @@ class Session(WaitingTrace):
         """Open the phase `execution` below the root."""
         if not self._mine("execution()"):
             return None
-        with self.runtime.lock:
+        with self.lock:
             now = self.now()
-            if self._wait is not None:
-                self._close_wait(now, semconv.RUNNER_WAIT if self._wait[0] == semconv.POST_WAIT else None)
+            self._close_wait(now, semconv.RUNNER_WAIT if self._waits_for(semconv.POST_WAIT) else None)
             self._executing += 1
             return self.start_span(semconv.EXECUTION, self.root, given, now)
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """As `TraceLog.end_span`; the end of the last execution begins `post_wait`."""
-        if self.runtime.abandoned:
-            return False
         if span is self.root:
-            if not self._ended:
+            if not self.abandoned and not self.ended:
                 self.finish()
-            return True
-        with self.runtime.lock:
-            end = clock.monotonic_ns() + self.offset if end_ns is None else end_ns
-            if not self._close(span, end, late):
-                return False
-            if late:
-                return True
-            if self._executing and span.name == semconv.EXECUTION:
-                self._executing -= 1
-                if not self._executing and not self._block:
-                    self._open_wait(semconv.POST_WAIT, end)
-            if self._ends_with is span:
-                self._finish_now(end)
-            elif self.status != semconv.PENDING and not self._open:
-                self._write()
-            return True
+            return not self.abandoned
+        if not super().end_span(span, end_ns, late=late):
+            return False
+        if self.status != semconv.PENDING or self._executing or self._ends_with is span:
+            with self.lock:
+                self._after(span)
+        return True
+
+    def _after(self, span: RolloutSpan) -> None:
+        """What the end of a phase brings with it. The caller holds the lock."""
+        if self.ended:
+            return
+        end = span.row[END]
+        if self._executing and span.row[NAME] == semconv.EXECUTION:
+            self._executing -= 1
+            if not self._executing and not self._block:
+                self._open_wait(semconv.POST_WAIT, end)
+        if self._ends_with is span:
+            self._finish_now(end)
+        elif self.status != semconv.PENDING and all(s is self._wait for s in self.open_spans()):
+            self._write()
 
     def count(self, name: str, n: int = 1) -> None:
         """Add `n` to a counter of the session (`rollout.counter.<name>`)."""
         if not self._mine("count()"):
             return
         try:
-            with self.runtime.lock:
+            with self.lock:
                 name = fit_name(name)
                 total = self._counters[name] = self._counters.get(name, 0) + int(n)
                 changes: dict[str, Any] = {}
                 clean_into(changes, {semconv.COUNTER_PREFIX + name: total}, 1024)
-                self.change(changes)
+                self._change(changes)
         except Exception:  # noqa: BLE001
             health.internal_error("session.count")
 
@@ -267,7 +267,7 @@ class Session(WaitingTrace):
         if not self._mine("mark_consumed()"):
             return
         try:
-            with self.runtime.lock:
+            with self.lock:
                 if self.status == semconv.PENDING:
                     health.warn_once(
                         "api.consumed_without_verdict",
@@ -303,7 +303,7 @@ class Session(WaitingTrace):
         if not self._mine(f"mark_{status}()"):
             return
         try:
-            with self.runtime.lock:
+            with self.lock:
                 thrown_away = self.status == semconv.ACCEPTED and status == semconv.DROPPED
                 if self.status != semconv.PENDING and not thrown_away:
                     health.warn_once(
@@ -332,7 +332,7 @@ class Session(WaitingTrace):
                     if not self._block:
                         if not self._executing:
                             self._wait_for_trainer()
-                        self.write()
+                        self._write()
                 else:
                     self._end_soon()
         except Exception:  # noqa: BLE001
@@ -345,7 +345,7 @@ class Session(WaitingTrace):
             clean_into(
                 changes, {semconv.REASON: reason, **(extra or {})}, self.runtime.settings.attribute_max_bytes
             )
-        self.change(changes)
+        self._change(changes)
 
     # The end.
 
@@ -360,13 +360,17 @@ class Session(WaitingTrace):
         while current.parent is not None and current.parent is not self.root:
             current = current.parent
         self._ends_with = current
-        self.write()
+        self._write()
+        if current.ended:  # meanwhile, in another thread, which may not have seen what waits for it
+            self._finish_now(self.now())
 
     def finish(self, exc: BaseException | None = None) -> None:
         """The `with` block ends: without a verdict it was accepted and consumed, or failed, or cancelled."""
-        if self.abandoned or self._ended:
+        if self.abandoned:
             return
-        with self.runtime.lock:
+        with self.lock:
+            if self.ended:
+                return
             if self.status == semconv.PENDING:
                 if exc is None:
                     self._set_status(semconv.ACCEPTED, None)
@@ -389,8 +393,8 @@ class Session(WaitingTrace):
 
     def abort(self, reason: str) -> None:
         """The process ends in good order with the session still open: keep its verdict, or drop it."""
-        with self.runtime.lock:
-            if self._ended:
+        with self.lock:
+            if self.ended:
                 return
             if self.status == semconv.PENDING:
                 self._set_status(semconv.DROPPED, reason)
@@ -401,17 +405,17 @@ class Session(WaitingTrace):
 
         The caller holds the lock.
         """
-        self._ended = True
-        if self._wait is not None:
-            self._close_wait(end)
-        if self._open:
-            for span in list(self._open.values()):
-                self.end_span(span, end, late=True)
-        self.change({semconv.CONSUMED: bool(self._consumed)})
         root = self.root
+        if root.row[END] is not None:
+            return
+        self._close_wait(end)
+        root.row[END] = end
+        for span in self.spans:
+            if span.row[END] is None:
+                TraceLog.end_span(self, span, end, late=True)
+        self._change({semconv.CONSUMED: bool(self._consumed)})
         if root.mirror is not None:
             self._complete_mirror(end)
-        root.ended = True
         self.runtime.live.pop(self.trace_int, None)
         self._write(end)
         if root.mirror is not None:
@@ -419,34 +423,29 @@ class Session(WaitingTrace):
 
     def checkpoint(self, older_than_ns: int) -> None:
         """Write what is new of a long session: what it has finished, what is open (the worker calls this)."""
-        with self.runtime.lock:
+        with self.lock:
             age = clock.monotonic_ns() + self.offset - self.root.start_ns
-            if not self._ended and age >= older_than_ns and self._new():
-                self.write()
+            if not self.ended and age >= older_than_ns and self._new():
+                self._write()
 
     def adopt(self, rows: list[list[Any]]) -> None:
         """Take finished spans that another process brought home."""
-        with self.runtime.lock:
-            if self.abandoned or self._ended:
+        if self.abandoned:
+            return
+        with self.lock:
+            if self.ended:
                 health.count("api.spans_after_end", len(rows))
                 return
             for row in rows:
                 self.keep(row)
-            if self.status != semconv.PENDING and not self._open:
-                self.write()
+            if self.status != semconv.PENDING and all(s is self._wait for s in self.open_spans()):
+                self._write()
 
     def _complete_mirror(self, end: int) -> None:
         """Tell a real root span what the session came to, while it can still be changed."""
         root = self.root
         if root.mirror is not None:
-            part = {
-                "n": 0,
-                "t": root.start_ns,
-                "r": root.ref,
-                "a": root.attributes,
-                "s": self._kept,
-                "e": end,
-            }
+            part = {"n": 0, "t": root.start_ns, "r": root.ref, "e": end, **(self._whole or {})}
             root.mirror.set_attributes(self.runtime.root_sums(self.trace_hex, part))
 
     def carrier(self) -> dict[str, str]:

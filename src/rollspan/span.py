@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 
 from . import describe, health, ids, semconv
-from .spandata import KIND_INTERNAL, STATUS_ERROR, STATUS_UNSET
+from .lines import ATTRIBUTES, END, MESSAGE, NAME, REF, START, STATUS
+from .spandata import STATUS_ERROR
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -46,47 +47,45 @@ class Owner(Protocol):
 class RolloutSpan(Span):
     """A phase, or the root of a session or step; current in the OpenTelemetry context like any span.
 
-    Where somebody's SDK TracerProvider exports the spans, `mirror` is the real span made by it, and every
-    change goes to both.
+    A view of its `row`, which is what the journal gets of it (see `lines`). Where somebody's SDK TracerProvider
+    exports the spans, `mirror` is the real span made by it, and every change goes to both.
     """
 
-    __slots__ = (
-        "_span_context",
-        "attributes",
-        "ended",
-        "kind",
-        "mirror",
-        "name",
-        "owner",
-        "parent",
-        "ref",
-        "start_ns",
-        "status",
-        "status_message",
-    )  # fmt: skip
+    __slots__ = ("_span_context", "mirror", "owner", "parent", "row")
 
     def __init__(
-        self,
-        owner: Owner,
-        ref: int | str,
-        name: str,
-        parent: RolloutSpan | None,
-        start_ns: int,
-        kind: int = KIND_INTERNAL,
-        mirror: Span | None = None,
+        self, owner: Owner, row: list[Any], parent: RolloutSpan | None, mirror: Span | None = None
     ) -> None:
         self.owner = owner
-        self.ref = ref
-        self.name = name
+        self.row = row
         self.parent = parent
-        self.start_ns = start_ns
-        self.kind = kind
         self.mirror = mirror
-        self.attributes: dict[str, AttributeValue] = {}
-        self.ended = False
-        self.status = STATUS_UNSET
-        self.status_message = ""
         self._span_context: SpanContext | None = None
+
+    @property
+    def ref(self) -> int | str:
+        """Its number within the trace, or its id in hex."""
+        return self.row[REF]  # type: ignore[no-any-return]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.row[NAME]  # type: ignore[no-any-return]
+
+    @property
+    def start_ns(self) -> int:
+        """Its start, epoch ns."""
+        return self.row[START]  # type: ignore[no-any-return]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self.row[END] is not None
+
+    @property
+    def attributes(self) -> dict[str, AttributeValue]:
+        """Its attributes; a root's are those that the journal has not got yet."""
+        return self.row[ATTRIBUTES]  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"<rollspan {self.name} {self.ref} of {self.owner.trace_hex.decode()}>"
@@ -116,7 +115,8 @@ class RolloutSpan(Span):
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes. A phase's short names (`model`, `score`) work here too; None sets nothing."""
-        if self.ended:
+        row = self.row
+        if row[END] is not None:
             health.warn_once(
                 "api.set_after_end", "rollspan: attributes set on %r after its end are ignored", self.name
             )
@@ -124,8 +124,13 @@ class RolloutSpan(Span):
         try:
             if self.mirror is None and self.parent is not None:  # the commonest by far
                 settings = self.owner.runtime.settings
-                limit, content = settings.attribute_max_bytes, settings.capture_content
-                describe.put(self.attributes, self.name, attributes, limit, content=content)
+                describe.put(
+                    row[ATTRIBUTES],
+                    row[NAME],
+                    attributes,
+                    settings.attribute_max_bytes,
+                    content=settings.capture_content,
+                )
             else:
                 self._put(attributes)
         except Exception:  # noqa: BLE001
@@ -178,10 +183,10 @@ class RolloutSpan(Span):
         code = status.status_code if isinstance(status, Status) else status
         text = status.description if isinstance(status, Status) else description
         keep = self.owner.runtime.settings.capture_content
-        self.status = code.value
-        self.status_message = str(text) if text and keep else ""
+        self.row[STATUS] = code.value
+        self.row[MESSAGE] = message = str(text) if text and keep else ""
         if self.mirror is not None:
-            self.mirror.set_status(code, self.status_message or None)
+            self.mirror.set_status(code, message or None)
 
     def record_exception(self, exception: BaseException, *args: Any, **kwargs: Any) -> None:
         """Keep the exception's type as `error.type`."""

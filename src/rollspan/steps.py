@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import health, semconv
 from .attributes import clean
+from .lines import END
 from .span import RolloutSpan
 from .tracelog import TraceLog
 
@@ -20,7 +21,7 @@ _TALLIES = {semconv.LINK_DISPATCH: semconv.STEP_DISPATCHED, semconv.LINK_CONSUME
 class Step(TraceLog):
     """Carries counts instead of links to its sessions: a span keeps 128 links, a step has thousands."""
 
-    __slots__ = ("_counts", "_ended", "number")
+    __slots__ = ("_counts", "number")
 
     root_name = semconv.STEP_NAME
 
@@ -29,12 +30,10 @@ class Step(TraceLog):
     ) -> None:
         super().__init__(runtime, tracer)
         self.number = clean(number)
-        self._ended = False
         self._counts: dict[str, int] = {}
-        with runtime.lock:
-            self.root._put({semconv.STEP: self.number, **attributes})  # noqa: SLF001
-            runtime.steps[self.trace_int] = self
-            self.write()
+        self.root._put({semconv.STEP: self.number, **attributes})  # noqa: SLF001
+        runtime.steps[self.trace_int] = self
+        self.write()
 
     def __repr__(self) -> str:
         return f"<rollspan step {self.number}>"
@@ -42,7 +41,7 @@ class Step(TraceLog):
     @property
     def ended(self) -> bool:
         """Whether the step is over."""
-        return self._ended
+        return self.root.ended
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute of the step's span."""
@@ -50,35 +49,33 @@ class Step(TraceLog):
 
     def tally(self, link: str) -> None:
         """One more session links to this step."""
-        if not self._ended:
+        if not self.ended:
             self._counts[link] = self._counts.get(link, 0) + 1
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """As `TraceLog.end_span`; the root's end is the step's."""
-        if self.abandoned:
-            return False
         if span is self.root:
             self.finish()
-            return True
-        with self.runtime.lock:
-            return super().end_span(span, end_ns, late=late)
+            return not self.abandoned
+        return super().end_span(span, end_ns, late=late)
 
     def finish(self, exc: BaseException | None = None) -> None:
         """End the step."""
-        if self.abandoned or self._ended:
+        if self.abandoned:
             return
-        with self.runtime.lock:
+        with self.lock:
+            if self.ended:
+                return
             if exc is not None:
                 self.root.fail(exc)
             end = self.now()
-            self._ended = True
-            for span in list(self._open.values()):
+            for span in self.open_spans():
                 self.end_span(span, end, late=True)
             counts = {key: self._counts.get(link, 0) for link, key in _TALLIES.items()}
-            self.change(counts)
-            self.root.ended = True
+            self._change(counts)
+            self.root.row[END] = end
             self.runtime.steps.pop(self.trace_int, None)
-            self.write(end_ns=end)
+            self._write(end)
             if self.root.mirror is not None:
                 self.root.mirror.end(end)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, set_span_in_context
 
 from . import clock, describe, health, ids, lines, semconv
 from .attributes import salvage
+from .lines import ATTRIBUTES, END, KIND, NAME, REF, START, STATUS
 from .span import RolloutSpan
-from .spandata import KIND_CLIENT, KIND_INTERNAL
+from .spandata import KIND_CLIENT, KIND_INTERNAL, STATUS_UNSET
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -19,26 +23,45 @@ if TYPE_CHECKING:
     from .machinery import Machinery
 
 _WRITE_EVERY = 512  # finished spans: bounds a line's length and what a session holds in memory
-_SPECIAL = semconv.WAITS | {semconv.GENERATE}
+
+# What the name of a phase alone says: its name on the wire, kind and attributes.
+_Said = tuple[str, int, dict[str, Any]]
+_SAID: dict[str, _Said] = {
+    **{wait: (f"{wait}_", KIND_INTERNAL, {}) for wait in semconv.WAITS},  # those are ours to make
+    **{
+        name: (
+            name,
+            KIND_CLIENT if name == semconv.GENERATE else KIND_INTERNAL,
+            {semconv.OPERATION_NAME: operation},
+        )
+        for name, operation in describe.OPERATIONS.items()
+    },
+}
 
 
 class TraceLog:
-    """Owner of a trace's spans. Several threads may be at it: the journal's lock guards what matters."""
+    """Owner of a trace's spans; `spans` are those that the journal has not got whole.
+
+    Several threads may be at it. To begin a span and to end it are single steps, on the list and on the span's row,
+    and need no lock. `lock` guards everything else. It is the journal's own, but where spans are mirrored: a user's
+    processors may run while it is held, and others shall not wait for them.
+    """
 
     __slots__ = (
         "__weakref__",
-        "_changes",
+        "_asked",
         "_indices",
-        "_kept",
         "_links",
-        "_open",
         "_open_written",
-        "_rows",
         "_sequence",
+        "_whole",
+        "_write_at",
+        "lock",
         "offset",
         "root",
         "runtime",
         "sampled",
+        "spans",
         "trace_hex",
         "trace_int",
         "tracer",
@@ -52,38 +75,44 @@ class TraceLog:
         self.offset = clock.anchor()
         self.tracer = tracer
         self.sampled = True
-        self._changes: dict[str, Any] = {}
+        self.spans: list[RolloutSpan] = []
         self._links: list[Any] = []
         self._indices: Iterator[int | str] = itertools.count(1)
-        self._open: dict[int | str, RolloutSpan] = {}
-        self._rows: list[list[Any]] = []
-        self._kept: list[list[Any]] | None = None
         self._sequence = 0
+        self._write_at = _WRITE_EVERY
         self._open_written: list[tuple[Any, int]] = []
+        self._asked: list[int | None] | None = None
+        self._whole: dict[str, Any] | None = None
         self._identify()
+        self.lock = runtime.lock if self.tracer is None else threading.RLock()
 
     def _identify(self) -> None:
         start = clock.monotonic_ns() + self.offset
+        ref: int | str = 0
+        mirror = None
         if self.tracer is not None:
-            from opentelemetry.context import Context  # noqa: PLC0415
-
-            mirror = self.tracer.start_span(self.root_name, Context(), start_time=start)
+            mirror = self._mirrored_root(self.tracer, start)
+        if mirror is None:
+            self.trace_int = ids.trace_id()
+            if self.sampled:
+                self.sampled = self.runtime.samples(self.trace_int)
+        else:
             context = mirror.get_span_context()
-            if mirror.is_recording():
-                self.trace_int = context.trace_id
-                self.trace_hex = b"%032x" % context.trace_id
-                self.root = RolloutSpan(
-                    self, f"{context.span_id:016x}", self.root_name, None, start, mirror=mirror
-                )
-                self._kept = []
-                return
-            self.tracer = None  # their sampler left it out: the record is ours all the same
-            self.sampled = False
-        self.trace_int = ids.trace_id()
+            self.trace_int = context.trace_id
+            ref = f"{context.span_id:016x}"
         self.trace_hex = b"%032x" % self.trace_int
-        if self.sampled:
-            self.sampled = self.runtime.samples(self.trace_int)
-        self.root = RolloutSpan(self, 0, self.root_name, None, start)
+        row: list[Any] = [ref, None, self.root_name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
+        self.root = RolloutSpan(self, row, None, mirror)
+
+    def _mirrored_root(self, tracer: Tracer, start: int) -> Span | None:
+        """The real root; None where their sampler leaves the trace out: the record is ours all the same."""
+        mirror = tracer.start_span(self.root_name, Context(), start_time=start)
+        if mirror.is_recording():
+            self._whole = {"a": {}, "s": []}
+            return mirror
+        self.tracer = None
+        self.sampled = False
+        return None
 
     @property
     def trace_id(self) -> str:
@@ -112,46 +141,51 @@ class TraceLog:
     ) -> RolloutSpan:
         """Open a phase below `parent`."""
         start = clock.monotonic_ns() + self.offset if start_ns is None else start_ns
-        kind = KIND_INTERNAL
-        if name in _SPECIAL:
-            if name in semconv.WAITS:  # those are ours to make
-                name += "_"
-            elif name == semconv.GENERATE:
-                kind = KIND_CLIENT
-        if self.tracer is None:
-            span = RolloutSpan(self, next(self._indices), name, parent, start, kind)
+        said = _SAID.get(name)
+        if said is None:
+            kind = KIND_INTERNAL
+            attributes: dict[str, Any] = {}
         else:
-            span = self._mirrored(self.tracer, name, parent, start, kind)
-        if name in describe.OPERATIONS:
-            operation = describe.OPERATIONS[name]
-            span.attributes[semconv.OPERATION_NAME] = operation
-            if span.mirror is not None:
-                span.mirror.set_attribute(semconv.OPERATION_NAME, operation)
-        if given:
-            span._put(given)  # noqa: SLF001
-        self._open[span.ref] = span
+            name, kind, attributes = said
+            attributes = attributes.copy()
+        row = [None, parent.row[REF], name, kind, start, None, attributes, STATUS_UNSET, ""]
+        if self.tracer is None:
+            row[REF] = next(self._indices)
+            span = RolloutSpan(self, row, parent)
+            if given:
+                settings = self.runtime.settings
+                limit, content = settings.attribute_max_bytes, settings.capture_content
+                describe.put(attributes, name, given, limit, content=content)
+        else:
+            span = self._mirrored(self.tracer, row, parent)
+            if given:
+                span._put(given)  # noqa: SLF001
+        self.spans.append(span)
         return span
 
     def find_open(self, span_id: int) -> RolloutSpan:
         """The open span of this id, else the root."""
-        for span in list(self._open.values()):
+        for span in self.open_spans():
             if span.get_span_context().span_id == span_id:
                 return span
         return self.root
 
-    def _mirrored(self, tracer: Tracer, name: str, parent: RolloutSpan, start: int, kind: int) -> RolloutSpan:
-        from opentelemetry.context import Context  # noqa: PLC0415
-        from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415
+    def open_spans(self) -> list[RolloutSpan]:
+        """Its spans that are open."""
+        return [span for span in self.spans[:] if span.row[END] is None]
 
+    def _mirrored(self, tracer: Tracer, row: list[Any], parent: RolloutSpan) -> RolloutSpan:
         mirror = tracer.start_span(
-            name,
+            row[NAME],
             set_span_in_context(parent, Context()),
-            kind=SpanKind.CLIENT if kind == KIND_CLIENT else SpanKind.INTERNAL,
-            attributes=self._common_attributes(name, parent),
-            start_time=start,
+            kind=SpanKind.CLIENT if row[KIND] == KIND_CLIENT else SpanKind.INTERNAL,
+            attributes={**self._common_attributes(row[NAME], parent), **row[ATTRIBUTES]},
+            start_time=row[START],
         )
-        ref = f"{mirror.get_span_context().span_id:016x}"
-        return RolloutSpan(self, ref, name, parent, start, kind, mirror)
+        row[REF] = f"{mirror.get_span_context().span_id:016x}"
+        if self._whole is not None:
+            self._whole["s"].append(row)
+        return RolloutSpan(self, row, parent, mirror)
 
     def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
         """What the light route adds when it reads the journal back."""
@@ -159,106 +193,117 @@ class TraceLog:
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """Close a phase; False where it was closed before (by hand, or with its session)."""
-        return self._close(span, clock.monotonic_ns() + self.offset if end_ns is None else end_ns, late)
-
-    def _close(self, span: RolloutSpan, end: int, late: bool) -> bool:
-        if self.runtime.abandoned or self._open.pop(span.ref, None) is None:
+        row = span.row
+        if row[END] is not None or self.runtime.abandoned:
             return False
-        if end < span.start_ns:
+        end = clock.monotonic_ns() + self.offset if end_ns is None else end_ns
+        if end < row[START]:
             health.warn_once(
                 "api.end_before_start",
                 "rollspan: phase %r was to end before its start; it ends at its start",
                 span.name,
             )
-            end = span.start_ns
+            end = row[START]
         if late:
             span._put_clean({semconv.LATE: True})  # noqa: SLF001
-        span.ended = True
+        row[END] = end
         if span.mirror is not None:
             span.mirror.end(end)
-        self.keep(
-            [
-                span.ref,
-                span.parent.ref if span.parent is not None else 0,
-                span.name,
-                span.kind,
-                span.start_ns,
-                end,
-                span.attributes,
-                span.status,
-                span.status_message,
-            ]
-        )
+        if len(self.spans) >= self._write_at:
+            self.write()
         return True
 
     def keep(self, row: list[Any]) -> None:
-        """Take a finished span's row to be written with the trace's next line."""
-        self._rows.append(row)
-        if self._kept is not None:
-            self._kept.append(row)
-        if len(self._rows) >= _WRITE_EVERY:
+        """Take a finished span, given as its row, to be written with the trace's next line."""
+        self.spans.append(RolloutSpan(self, row, self.root))
+        if self._whole is not None:
+            self._whole["s"].append(row)
+        if len(self.spans) >= self._write_at:
             self.write()
 
     # Lines.
 
-    def _open_rows(self) -> list[list[Any]]:
-        if not self._open:
-            return []
-        return [
-            [s.ref, s.parent.ref if s.parent is not None else 0, s.name, s.kind, s.start_ns, s.attributes]
-            for s in list(self._open.values())
-        ]
-
     def _new(self) -> bool:
         """Whether there is anything that the journal has not got, but for the time."""
-        return bool(self._rows or self._changes or self._links) or self._open_written != [
-            (row[0], len(row[-1])) for row in self._open_rows()
-        ]
+        spans = self.spans[:]
+        return bool(
+            self.root.row[ATTRIBUTES] or self._links or any(span.row[END] is not None for span in spans)
+        ) or self._open_written != [(span.row[REF], len(span.row[ATTRIBUTES])) for span in spans]
 
-    def write(self, *, end_ns: int | None = None) -> None:
+    def write(self, end_ns: int | None = None) -> None:
         """Write what is new to the journal; with `end_ns` for the last time."""
-        with self.runtime.lock:
+        if self.abandoned:
+            return
+        with self.lock:
             self._write(end_ns)
 
     def _write(self, end_ns: int | None = None) -> None:
         """As `write`, for a caller that holds the lock: taking it again is a good part of what a line costs."""
+        if self._asked is not None:  # a finalizer or a signal's handler came in between, in this very thread
+            self._asked.append(end_ns)
+            return
+        self._asked = []
+        try:
+            self._write_line(end_ns)
+            while self._asked:
+                self._write_line(self._asked.pop(0))
+        finally:
+            self._asked = None
+
+    def _write_line(self, end_ns: int | None) -> None:
         part: dict[str, Any] = {"n": self._sequence}
         if self._sequence == 0:
             self._first(part)
         self._sequence += 1
-        if self._changes:
-            part["a"], self._changes = self._changes, {}
+        root = self.root.row
+        if root[ATTRIBUTES]:
+            part["a"], root[ATTRIBUTES] = root[ATTRIBUTES], {}
         if self._links:
             part["l"], self._links = self._links, []
-        taken = self._rows[:]  # others may append meanwhile, without the lock
-        if taken:
-            part["s"] = taken
-        kind = lines.GOES_ON
-        if end_ns is not None:
-            part["e"] = end_ns
-            kind = lines.ENDS
+        if end_ns is None:
+            kind = lines.GOES_ON
+            self._take_finished(part)
         else:
-            if still_open := self._open_rows():
-                part["o"] = still_open
-                part["u"] = self.now()
-            self._open_written = [(row[0], len(row[-1])) for row in still_open]
-        root = self.root
-        if root.status:
-            part["st"] = [root.status, root.status_message]
+            kind = lines.ENDS
+            if self.spans:
+                part["s"] = [span.row for span in self.spans]
+                self.spans = []
+            part["e"] = end_ns
+        if root[STATUS]:
+            part["st"] = root[STATUS:]
         try:
             payload = orjson.dumps(part)
         except Exception:  # noqa: BLE001 - a value that came past the cleaning must not cost the session
             health.internal_error("tracelog.write")
             payload = orjson.dumps(salvage(part))
-        if taken:
-            del self._rows[: len(taken)]
-        self.runtime.journal.append_locked(lines.frame(kind, self.trace_hex, payload))
+        journal = self.runtime.journal
+        append = journal.append_locked if self.tracer is None else journal.append
+        append(lines.frame(kind, self.trace_hex, payload))
+
+    def _take_finished(self, part: dict[str, Any]) -> None:
+        """Move the finished spans into `part`, and say which are open."""
+        taken = self.spans[:]  # others may append meanwhile, without the lock, and end what is open
+        finished: list[list[Any]] = []
+        still_open: list[RolloutSpan] = []
+        for span in taken:
+            if span.row[END] is None:
+                still_open.append(span)
+            else:
+                finished.append(span.row)
+        self.spans[: len(taken)] = still_open
+        self._write_at = len(still_open) + _WRITE_EVERY
+        if finished:
+            part["s"] = finished
+        if still_open:
+            part["o"] = [[*span.row[:END], span.row[ATTRIBUTES]] for span in still_open]
+            part["u"] = self.now()
+        self._open_written = [(span.row[REF], len(span.row[ATTRIBUTES])) for span in still_open]
 
     def _first(self, part: dict[str, Any]) -> None:
         root = self.root
-        part["t"] = root.start_ns
-        if root.ref != 0:
-            part["r"] = root.ref
+        part["t"] = root.row[START]
+        if root.row[REF] != 0:
+            part["r"] = root.row[REF]
         if self.root_name != semconv.ROOT_NAME:
             part["m"] = self.root_name
         if root.mirror is not None or not self.sampled:
@@ -266,8 +311,15 @@ class TraceLog:
 
     def change(self, attributes: dict[str, Any]) -> None:
         """Set (clean) attributes of the root."""
-        self._changes.update(attributes)
-        root = self.root
-        if root.mirror is not None:
-            root.attributes.update(attributes)
-            root.mirror.set_attributes(attributes)
+        if self.abandoned:  # the lock may be held for good by a thread that a forked child has not got
+            return
+        with self.lock:
+            self._change(attributes)
+
+    def _change(self, attributes: dict[str, Any]) -> None:
+        """As `change`, for a caller that holds the lock."""
+        self.root.row[ATTRIBUTES].update(attributes)
+        mirror = self.root.mirror
+        if mirror is not None and self._whole is not None:
+            self._whole["a"].update(attributes)
+            mirror.set_attributes(attributes)

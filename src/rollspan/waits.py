@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from . import ids, semconv
+from .lines import NAME, REF, START
+from .span import RolloutSpan
 from .spandata import KIND_INTERNAL, STATUS_UNSET
 from .tracelog import TraceLog
 
@@ -14,41 +14,34 @@ class WaitingTrace(TraceLog):
 
     __slots__ = ("_wait",)
 
-    _wait: tuple[str, int | str, int] | None
-    """Name, ref, start; set by whoever makes it."""
+    _wait: RolloutSpan | None
+    """Set by whoever makes it."""
 
     def _open_wait(self, name: str, start: int) -> None:
-        # With a mirror, the span of a wait is made when its name is certain, under an id of its own.
+        # With a mirror, the real span of a wait is made when its name is certain; until then it has an id of its own.
         ref = next(self._indices) if self.tracer is None else f"{ids.span_id():016x}"
-        self._wait = (name, ref, start)
+        row = [ref, self.root.row[REF], name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
+        self._wait = RolloutSpan(self, row, self.root)
+        self.spans.append(self._wait)
 
     def _close_wait(self, end: int, name: str | None = None) -> None:
         """End the wait that is open; `name` where only now it is certain what it was."""
         wait, self._wait = self._wait, None
         if wait is None:
             return
-        opened_as, ref, start = wait
-        name = name or opened_as
-        end = max(end, start)
-        if self.tracer is None:
-            self.keep([ref, self.root.ref, name, KIND_INTERNAL, start, end, {}, STATUS_UNSET, ""])
-        else:
-            span = self._mirrored(self.tracer, name, self.root, start, KIND_INTERNAL)
-            self._open[span.ref] = span
-            self.end_span(span, end)
+        row = wait.row
+        if name is not None:
+            row[NAME] = name
+        if self.tracer is not None:
+            wait.mirror = self._mirrored(self.tracer, row, self.root).mirror
+        TraceLog.end_span(self, wait, max(end, row[START]))
 
-    def _open_rows(self) -> list[list[Any]]:
-        if not self._open and self._wait is None:
-            return []
-        rows = super()._open_rows()
-        if self._wait is not None:
-            name, ref, start = self._wait
-            rows.append([ref, self.root.ref, name, KIND_INTERNAL, start, {}])
-        return rows
+    def _waits_for(self, name: str) -> bool:
+        return self._wait is not None and self._wait.row[NAME] == name
 
     def _wait_for_trainer(self) -> None:
         """Accepted without an execution that still runs, or that has just ended: `post_wait` begins here."""
-        if self._wait is not None and self._wait[0] == semconv.POST_WAIT:
+        if self._waits_for(semconv.POST_WAIT):
             return
         now = self.now()
         self._close_wait(now)
