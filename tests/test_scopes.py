@@ -137,6 +137,61 @@ def test_a_generator_holds_nothing_across_its_yield(rec: Recording) -> None:
     assert shape == {"rollout": {"stream": {"inside": {}}, "stream#2": {"inside": {}}}}
 
 
+def test_a_session_of_a_generator_closed_early_is_dropped(rec: Recording) -> None:
+    """Whoever stops asking a decorated generator cancels its session; a phase that is closed so has not failed."""
+
+    @rollspan.session(task_id="sync")
+    def rollout() -> Any:
+        yield 1
+        yield 2
+
+    @rollspan.session(task_id="async")
+    async def arollout() -> Any:
+        with rollspan.phase("stream"):
+            yield 1
+            yield 2
+
+    @rollspan.phase("stream")
+    def stream() -> Any:
+        yield 1
+
+    async def main() -> None:
+        generator = arollout()
+        await generator.__anext__()
+        await generator.aclose()
+
+    generator = rollout()
+    next(generator)
+    generator.close()
+    asyncio.run(main())
+    with rollspan.session(task_id="phase"):
+        generator = stream()
+        next(generator)
+        generator.close()
+    ends = {
+        r["task_id"]: (r["status"], r.get("rejection_reason"), "wait_return_ts" in r) for r in rec.records()
+    }
+    assert ends == {
+        "sync": ("dropped", "cancelled", False),
+        "async": ("dropped", "cancelled", False),
+        "phase": ("accepted", None, True),
+    }
+    phases = [span for trace in rec.traces() for span in trace.spans if span.name == "stream"]
+    assert [(span.status, "error.type" in span.attributes) for span in phases] == [(0, False)] * 2
+
+
+def test_a_generator_called_wrongly_leaves_no_phase_open(rec: Recording) -> None:
+    """The TypeError is the user's as ever, and nothing was begun."""
+
+    @rollspan.phase("stream")
+    def stream(n: int) -> Any:
+        yield n
+
+    with rollspan.session(), pytest.raises(TypeError):
+        next(stream())  # type: ignore[call-arg]
+    assert rec.records()[0]["phases"] == {}
+
+
 def test_an_abandoned_async_generator_leaves_nothing_current(
     rec: Recording, caplog: pytest.LogCaptureFixture
 ) -> None:

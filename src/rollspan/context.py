@@ -6,7 +6,9 @@ between (an HTTP client's) changes the latter and leaves ours.
 
 from __future__ import annotations
 
+import gc
 from contextvars import ContextVar
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -56,6 +58,26 @@ def detach(token: Any) -> None:
         variable.reset(token)
     except (ValueError, RuntimeError):  # left in another context (an abandoned generator), or left twice
         pass
+
+
+_collecting: int | None = None
+
+
+def _watch(phase: str, info: object) -> None:
+    global _collecting  # noqa: PLW0603
+    _collecting = get_ident() if phase == "start" else None
+
+
+gc.callbacks.append(_watch)
+
+
+def in_a_finalizer() -> bool:
+    """Whether this runs because garbage is collected here: in the middle of code that knows nothing of it.
+
+    That code's context is then left alone. Before Python 3.12 it may just be changing it itself, and a change by
+    a finalizer crashes the interpreter.
+    """
+    return _collecting == get_ident()
 
 
 def current() -> RolloutSpan | None:

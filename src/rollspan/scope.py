@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,7 +85,8 @@ class Scope:
             span, token, self._entered = self._entered
             if span is not None:
                 try:
-                    token.var.reset(token)
+                    if kind is not GeneratorExit or not late_context().in_a_finalizer():
+                        token.var.reset(token)
                 except Exception:  # noqa: BLE001 - left elsewhere than it was entered, or no contextvars' token
                     late_context().detach(token)
                 self._finish(span, exc)
@@ -142,6 +144,10 @@ class _Stepwise:
         if self._span is not None:
             late_context().detach(self._token)
 
+    def closing(self) -> AbstractContextManager[None]:
+        """What to be in while the generator is closed, maybe by the garbage collector."""
+        return nullcontext() if self._span is None or late_context().in_a_finalizer() else self
+
     def finish(self, exc: BaseException | None) -> None:
         if self._span is None:
             return
@@ -154,9 +160,9 @@ class _Stepwise:
 def _generator(scope: Scope, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def generator(*args: Any, **kwargs: Any) -> Any:
+        inner = function(*args, **kwargs)
         steps = _Stepwise(scope._again())  # noqa: SLF001
         left_by: BaseException | None = None
-        inner = function(*args, **kwargs)
         try:
             with steps:
                 item = next(inner)
@@ -164,7 +170,7 @@ def _generator(scope: Scope, function: Callable[..., Any]) -> Callable[..., Any]
                 try:
                     sent = yield item
                 except GeneratorExit:
-                    with steps:
+                    with steps.closing():
                         inner.close()
                     raise
                 except BaseException as exc:  # noqa: BLE001 - whatever is thrown in, the user's generator gets
@@ -175,8 +181,6 @@ def _generator(scope: Scope, function: Callable[..., Any]) -> Callable[..., Any]
                         item = inner.send(sent)
         except StopIteration as stop:
             return stop.value
-        except GeneratorExit:
-            raise
         except BaseException as exc:
             left_by = exc
             raise
@@ -189,9 +193,9 @@ def _generator(scope: Scope, function: Callable[..., Any]) -> Callable[..., Any]
 def _async_generator(scope: Scope, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def generator(*args: Any, **kwargs: Any) -> Any:
+        inner = function(*args, **kwargs)
         steps = _Stepwise(scope._again())  # noqa: SLF001
         left_by: BaseException | None = None
-        inner = function(*args, **kwargs)
         try:
             with steps:
                 item = await inner.__anext__()
@@ -199,7 +203,7 @@ def _async_generator(scope: Scope, function: Callable[..., Any]) -> Callable[...
                 try:
                     sent = yield item
                 except GeneratorExit:
-                    with steps:
+                    with steps.closing():
                         await inner.aclose()
                     raise
                 except BaseException as exc:  # noqa: BLE001
@@ -210,8 +214,6 @@ def _async_generator(scope: Scope, function: Callable[..., Any]) -> Callable[...
                         item = await inner.asend(sent)
         except StopAsyncIteration:
             return
-        except GeneratorExit:
-            raise
         except BaseException as exc:
             left_by = exc
             raise

@@ -41,7 +41,7 @@ class Owner(Protocol):
         """Close a span; False where it was closed before."""
 
     def change(self, attributes: dict[str, Any]) -> None:
-        """Set (clean) attributes of the root."""
+        """Set (clean) attributes of the root. The caller holds the machinery's lock."""
 
 
 class RolloutSpan(Span):
@@ -150,7 +150,8 @@ class RolloutSpan(Span):
     def _put_clean(self, attributes: dict[str, AttributeValue]) -> None:
         """Take attributes under their own names, in their defined form."""
         if self.parent is None:
-            self.owner.change(attributes)  # the root is written by its changes
+            with self.owner.runtime.lock:
+                self.owner.change(attributes)  # the root is written by its changes
             return
         self.attributes.update(attributes)
         if self.mirror is not None:
@@ -212,8 +213,8 @@ class RolloutSpan(Span):
         self.set_attributes({"tool": tool, "call_id": call_id, **content})
 
     def fail(self, exc: BaseException) -> None:
-        """Mark the span as left by an exception."""
-        if self.ended:
+        """Mark the span as left by an exception; a generator that is closed early is no failure."""
+        if self.ended or isinstance(exc, GeneratorExit):
             return
         self.record_exception(exc)
         self.set_status(

@@ -245,8 +245,14 @@ PROTECTIONS = (
     Protection(
         "tests/faults/test_context.py::test_generators_left_early_leave_nothing_current",
         "scope.py",
-        "            late_context().detach(self._token)\n\n    def finish",
-        "            pass\n\n    def finish",
+        "            late_context().detach(self._token)\n\n    def closing",
+        "            pass\n\n    def closing",
+    ),
+    Protection(
+        "tests/faults/test_context.py::test_generators_closed_by_the_garbage_collector",
+        "tracelog.py",
+        "if self._touched:",
+        "if False:",
     ),
     Protection(
         "tests/faults/test_context.py::test_tasks_threads_and_executors_keep_to_their_session",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +135,56 @@ def test_generators_left_early_leave_nothing_current(
     assert not complaints, caplog.text
     assert shapes(rec) == {"one": {"stream": {}, "careless": {}, "next": {}}}
     assert otel_trace.get_current_span() is otel_trace.INVALID_SPAN
+
+
+COLLECTED = """
+import gc, sys
+from pathlib import Path
+import rollspan
+from rollspan.testing import recording
+
+def block(box):
+    with rollspan.phase("stream"):
+        yield box
+
+@rollspan.phase("stream")
+def decorated(box):
+    yield box
+
+@rollspan.phase("around")
+def both(box):
+    yield from block(box)
+
+class Box:
+    pass
+
+stream = {"block": block, "decorated": decorated, "both": both}[sys.argv[1]]
+with recording(Path(sys.argv[2])) as rec:
+    for threshold in (5, 13, 100, 700):
+        with rollspan.session() as session:
+            session.mark_accepted()  # from here on the end of each phase writes a line
+            gc.set_threshold(threshold)
+            for _ in range(1000):
+                box = Box()
+                box.stream = stream(box)
+                next(box.stream)
+                with rollspan.phase("work"):
+                    pass
+            box = None
+            gc.collect()
+            gc.set_threshold(700)
+    for record in rec.records():
+        print(len(record["phases"]["stream"]), len(record["phases"]["work"]), record["late_spans"])
+"""
+
+
+@pytest.mark.parametrize("kind", ["block", "decorated", "both"])
+def test_generators_closed_by_the_garbage_collector(
+    run_program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, kind: str
+) -> None:
+    """Abandoned in cycles, closed at any moment in the middle of our own code: no crash, and no phase is lost."""
+    done = run_program(COLLECTED, kind, str(tmp_path / "data"))
+    assert done.stdout.splitlines() == ["1000 1000 0"] * 4
 
 
 def test_cancelled_sessions_do_not_stay_pending(rec: Recording, run: Callable[[Main], None]) -> None:
