@@ -223,6 +223,43 @@ def test_a_carrier_takes_the_session_to_another_process(
     assert spans["inner"].attributes["rollout.parent_phase"] == "remote"
 
 
+ATTACHED_POOL = """
+import json, multiprocessing, subprocess, sys
+from concurrent.futures import ProcessPoolExecutor
+import rollspan
+
+@rollspan.phase("reward")
+def reward(x):
+    with rollspan.phase("parse"):
+        return x
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as plain:
+            pool = rollspan.TracedExecutor(plain)
+            with rollspan.attach(json.loads(sys.argv[1])), rollspan.phase("remote"):
+                assert pool.submit(reward, 3).result() == 3
+    else:
+        with rollspan.session(session_id="mine"), rollspan.phase("toolcall"):
+            subprocess.run([sys.executable, __file__, json.dumps(rollspan.carrier())], check=True)
+"""
+
+
+def test_a_pool_of_an_attached_session_brings_its_spans_back(run_program: Run, tmp_path: Path) -> None:
+    """What a process pool did for a session of another process leaves with the rest of that session's spans."""
+    from rollspan.testing import Recording
+
+    run_program(ATTACHED_POOL, env={"ROLLSPAN_JOURNAL_KEEP": "1"})
+    (record,) = records(tmp_path / "data")
+    assert set(record["phases"]) == {"toolcall"}
+    spans = {s.name: s for t in Recording(tmp_path / "data").traces() for s in t.spans}
+    assert spans["reward"].parent_id == spans["remote"].span_id
+    assert spans["parse"].parent_id == spans["reward"].span_id
+    assert spans["parse"].attributes["rollout.parent_phase"] == "reward"
+    assert spans["parse"].attributes["rollout.foreign"] is True
+    assert spans["parse"].attributes["session.id"] == "mine"
+
+
 def test_an_empty_carrier_is_said_and_harmless(run_program: Run, tmp_path: Path) -> None:
     """A carrier without a trace context (OTEL_PROPAGATORS=none) is reported once with what to do."""
     source = """

@@ -8,7 +8,7 @@ import gc
 import inspect
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -326,6 +326,39 @@ def test_run_in_executor_with_a_traced_executor(rec: Recording) -> None:
 
     asyncio.run(main())
     assert all(r["reward"] == r["task_id"] for r in rec.records())
+
+
+class _AtOnce(Executor):
+    """An executor of somebody's that runs what it is given in the caller's thread."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except ValueError as exc:
+            future.set_exception(exc)
+        return future
+
+
+def test_a_traced_executor_around_any_executor_of_this_process(rec: Recording) -> None:
+    """The caller's own phases stay open, and an exception comes back as it was raised."""
+
+    @rollspan.phase("reward")
+    def reward(x: int) -> int:
+        if x < 0:
+            raise ValueError(x)
+        return x
+
+    pool = rollspan.TracedExecutor(_AtOnce())
+    with rollspan.session(), rollspan.phase("execution") as execution:
+        assert pool.submit(reward, 1).result() == 1
+        with pytest.raises(ValueError, match="-1") as raised:
+            pool.submit(reward, -1).result()
+        assert raised.value.__cause__ is None
+        assert not execution.ended
+        assert rollspan.current_span() is execution
+    assert rec.records()[0]["late_spans"] == 0
+    assert tree(rec.traces()[0].spans) == {"rollout": {"execution": {"reward": {}, "reward#2": {}}}}
 
 
 def test_activate_and_explicit_phases_in_other_contexts(rec: Recording) -> None:

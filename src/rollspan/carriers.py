@@ -111,14 +111,22 @@ class RemoteSession(TraceLog):
 
     def keep(self, row: list[Any]) -> None:
         """Bring the span home with the result, or export it from here."""
+        self._keep(row, {span.ref: span.name for span in [self.root, *self.open_spans()]})
+
+    def adopt(self, rows: list[list[Any]]) -> None:
+        """Take finished spans that yet another process brought here."""
+        names = {span.ref: span.name for span in [self.root, *self.open_spans()]}
+        names.update((row[0], row[2]) for row in rows)
+        for row in rows:
+            self._keep(row, names)
+
+    def _keep(self, row: list[Any], names: Mapping[int | str, str]) -> None:
         if self.runtime.abandoned:
             return
         if self.collected is not None:
             self.collected.append(list(row))
         if self._export_here and self.tracer is None and self.sampled:
-            parent_name = next(
-                (s.name for s in [self.root, *self.open_spans()] if s.ref == row[1]), semconv.SESSION
-            )
+            parent_name = names.get(row[1], semconv.SESSION)
             foreign = {} if self.collected is not None else {semconv.FOREIGN: True}
             row[6] = {
                 semconv.SESSION_ID: self.session_id,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import health, switch
+
+if TYPE_CHECKING:
+    from .span import RolloutSpan
 
 _T = TypeVar("_T")
 
@@ -27,45 +31,103 @@ class TracedExecutor(Executor):
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """As `Executor.submit`; the function's exception is the future's, as ever."""
-        job = self._job(fn)
-        if job is None:
-            return self.executor.submit(fn, *args, **kwargs)
-        if isinstance(job, _Job):
-            inner = self.executor.submit(_call, job, fn, args, kwargs)
-            outer: Future[_T] = _Outer(inner)
-            inner.add_done_callback(lambda done: _settle(done, outer, job))
-            return outer
-        return self.executor.submit(job, *args, **kwargs)
+        task = self._task(fn)
+        inner = self.executor.submit(task, *args, **kwargs)
+        if not isinstance(task, _Task):
+            return inner
+        outer: Future[_T] = _Outer(inner)
+        inner.add_done_callback(lambda done: _settle(done, outer, task.owner))
+        return outer
 
-    def _job(self, fn: Callable[..., Any]) -> Any:
-        """How to call `fn`: None plainly, a `_Job` in another process, else a function of this one."""
+    def _task(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """What to submit for `fn`: itself where there is no session to take along."""
         try:
             runtime = switch.runtime()
             if runtime is None:
-                return None
+                return fn
             from . import carriers, context  # noqa: PLC0415
 
             span = context.current()
             if span is None:
-                return None
+                return fn
+            here = carriers.wrap(fn)
             if self._shares_memory:
-                return carriers.wrap(fn)
+                return here
             at_home = span.owner.tracer is None  # our own export takes the child's spans too
-            return _Job(carriers.inject(span), runtime.settings, not at_home, span.owner.trace_int)
+            return _Task(
+                here, _Elsewhere(fn, carriers.inject(span), runtime.settings, not at_home), span.owner
+            )
         except Exception:  # noqa: BLE001
             health.internal_error("executor.submit")
-            return None
+            return fn
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the wrapped executor down."""
         self.executor.shutdown(wait=wait, cancel_futures=cancel_futures)
 
 
-class _Job(NamedTuple):
+class _Elsewhere(NamedTuple):
+    """Called in a pool's process: the function, in the session that it brings along."""
+
+    fn: Callable[..., Any]
     carrier: Mapping[str, str]
     settings: Any
     export_here: bool
-    trace: int
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Returned:
+        root, token = self._enter()
+        value = exception = None
+        text = ""
+        try:
+            value = self.fn(*args, **kwargs)
+        except BaseException as exc:  # noqa: BLE001 - it is raised again where the future is asked
+            exception = exc
+            text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+            exc.__traceback__ = None
+        return _Returned(value, exception, text, self._leave(root, token))
+
+    def _enter(self) -> tuple[RolloutSpan | None, Any]:
+        try:
+            runtime = switch.lent(self.settings)
+            from . import carriers, context  # noqa: PLC0415
+
+            root = carriers.extract(runtime, self.carrier, collect=True, export_here=self.export_here)
+            return root, None if root is None else context.attach(root)
+        except Exception:  # noqa: BLE001
+            health.internal_error("executor.call")
+            return None, None
+
+    def _leave(self, root: RolloutSpan | None, token: Any) -> list[list[Any]]:
+        """The spans to bring home; those that the function left open end with it."""
+        if root is None:
+            return []
+        try:
+            from . import context  # noqa: PLC0415
+
+            context.detach(token)
+            owner: Any = root.owner
+            for span in list(owner._open.values()):  # noqa: SLF001
+                owner.end_span(span, late=True)
+            return owner.collected or []
+        except Exception:  # noqa: BLE001
+            health.internal_error("executor.collect")
+            return []
+
+
+class _Task:
+    """For an executor that may call it in this process, or take it to another one: only pickled, it is `elsewhere`."""
+
+    def __init__(self, here: Callable[..., Any], elsewhere: _Elsewhere, owner: Any) -> None:
+        self.here = here
+        self.elsewhere = elsewhere
+        self.owner = owner
+        self._process = os.getpid()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return (self.here if os.getpid() == self._process else self.elsewhere)(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Elsewhere, tuple(self.elsewhere)
 
 
 class _Returned(NamedTuple):
@@ -98,40 +160,7 @@ class _Outer(Future):  # type: ignore[type-arg]
         return self._inner.running()
 
 
-def _call(job: _Job, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Returned:
-    """In the child: run the function in the session that the job brought."""
-    root = token = None
-    try:
-        runtime = switch.lent(job.settings)
-        from . import carriers, context  # noqa: PLC0415
-
-        root = carriers.extract(runtime, job.carrier, collect=True, export_here=job.export_here)
-        if root is not None:
-            token = context.attach(root)
-    except Exception:  # noqa: BLE001
-        health.internal_error("executor.call")
-    value = exception = None
-    text = ""
-    try:
-        value = fn(*args, **kwargs)
-    except BaseException as exc:  # noqa: BLE001 - it is raised again where the future is asked
-        exception = exc
-        text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
-        exc.__traceback__ = None
-    rows: list[list[Any]] = []
-    try:
-        if root is not None and token is not None:
-            context.detach(token)
-            owner: Any = root.owner
-            for span in owner.open_spans():  # whatever the function left open ends with it
-                owner.end_span(span, late=True)
-            rows = owner.collected or []
-    except Exception:  # noqa: BLE001
-        health.internal_error("executor.collect")
-    return _Returned(value, exception, text, rows)
-
-
-def _settle(inner: Future[Any], outer: Future[Any], job: _Job) -> None:
+def _settle(inner: Future[Any], outer: Future[Any], owner: Any) -> None:
     """In the parent: hand the spans to their session, the result to the caller."""
     if inner.cancelled():
         if not outer.cancelled():
@@ -144,14 +173,13 @@ def _settle(inner: Future[Any], outer: Future[Any], job: _Job) -> None:
     if failed is not None:
         outer.set_exception(failed)
         return
-    returned: _Returned = inner.result()
+    returned = inner.result()
+    if not isinstance(returned, _Returned):  # it was called in this process
+        outer.set_result(returned)
+        return
     try:
-        runtime = switch.runtime()
-        session = runtime.live.get(job.trace) if runtime is not None else None
-        if session is not None and returned.rows:
-            session.adopt(returned.rows)
-        elif returned.rows:
-            health.count("api.spans_after_end", len(returned.rows))
+        if returned.rows:
+            owner.adopt(returned.rows)
     except Exception:  # noqa: BLE001
         health.internal_error("executor.settle")
     if returned.exception is not None:
