@@ -7,6 +7,7 @@ import contextvars
 import gc
 import inspect
 import logging
+import sys
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
@@ -438,6 +439,52 @@ def test_one_phase_object_entered_twice(rec: Recording) -> None:
             pass
         assert rollspan.current_span().name == "rollout"
     assert tree(rec.traces()[0].spans) == {"rollout": {"again": {"again": {}}}}
+
+
+def test_one_phase_object_in_many_threads_and_tasks(rec: Recording) -> None:
+    """Each entry has a span of its own, below what is current where it was made, left in whatever order."""
+    shared = rollspan.phase("shared")
+
+    async def task(name: str, seconds: float) -> None:
+        async with rollspan.session(task_id=name), rollspan.phase(f"around {name}"), shared as span:
+            await asyncio.sleep(seconds)
+            assert rollspan.current_span() is span
+            span.set_attribute("task", name)
+
+    async def main() -> None:
+        await asyncio.gather(task("short", 0.01), task("long", 0.03), task("middle", 0.02))
+
+    def thread(name: int) -> None:
+        for _ in range(200):
+            if name == 0:
+                with shared:  # where no session is
+                    pass
+                continue
+            with rollspan.session(task_id=name), rollspan.phase(f"around {name}"):
+                with shared as span:
+                    span.set_attribute("task", name)
+                    with shared:
+                        pass
+                    assert rollspan.current_span() is span
+                assert rollspan.current_span().name == f"around {name}"
+
+    asyncio.run(main())
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(thread, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    traces = rec.traces()
+    assert len(traces) == 603
+    for trace in traces:
+        assert trace.record is not None
+        name = trace.record["task_id"]
+        inner = {"shared": {}} if isinstance(name, int) else {}
+        assert tree(trace.spans) == {"rollout": {f"around {name}": {"shared": inner}}}
+        assert [s.attributes["task"] for s in trace.spans if "task" in s.attributes] == [name]
+        assert trace.record["late_spans"] == 0
 
 
 def test_activate_as_a_decorator(rec: Recording) -> None:

@@ -79,10 +79,14 @@ class Scope:
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         try:
-            if self._entered is None:
+            entered = self._entered
+            if entered is None:
                 health.warn_once("api.left_twice", "rollspan: %r was left without having been entered", self)
                 return
-            span, token, self._entered = self._entered
+            if entered[2] is None:
+                span, token, self._entered = entered
+            else:
+                span, token = self._take(entered)
             if span is not None:
                 try:
                     if kind is not GeneratorExit or not late_context().in_a_finalizer():
@@ -92,6 +96,24 @@ class Scope:
                 self._finish(span, exc)
         except Exception:  # noqa: BLE001
             health.internal_error("scope.exit")
+
+    def _take(self, entered: tuple[Any, Any, Any] | None) -> tuple[Any, Any]:
+        """Of several entries the last one made in this context: threads and tasks may share a scope."""
+        entries = []
+        while entered is not None:
+            span, token, entered = entered
+            entries.append((span, token))
+        span, token = (
+            next((e for e in entries if e[0] is not None and not e[0].ended and _reset(e[1])), None)
+            or next((e for e in entries if e[0] is None), None)
+            or next((e for e in entries if _reset(e[1])), entries[0])
+        )
+        while True:
+            entered = self._entered
+            left = _without(entered, span, token)
+            if self._entered is entered:  # else another thread came or went meanwhile
+                self._entered = left
+                return span, token
 
     async def __aenter__(self) -> Any:
         return self.__enter__()
@@ -122,6 +144,21 @@ class Scope:
                 return function(*args, **kwargs)
 
         return plain  # type: ignore[return-value]
+
+
+def _reset(token: Any) -> bool:
+    """Whether what is entered under `token` was entered in this context, which is then as it was before."""
+    try:
+        token.var.reset(token)
+    except Exception:  # noqa: BLE001
+        return False
+    return True
+
+
+def _without(entered: tuple[Any, Any, Any] | None, span: Any, token: Any) -> tuple[Any, Any, Any] | None:
+    if entered is None or (entered[0] is span and entered[1] is token):
+        return None if entered is None else entered[2]
+    return entered[0], entered[1], _without(entered[2], span, token)
 
 
 class _Stepwise:
