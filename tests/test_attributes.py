@@ -195,6 +195,41 @@ def test_the_short_way_comes_to_the_same_as_the_long_one(
         assert [(k, v, type(v)) for k, v in target.items()] == [(k, v, type(v)) for k, v in expected.items()]
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([describe.SUBMISSION, "generate", "toolcall", "reward", "execution"]),
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    *("prompt", "prompts", "completion", "completions", "messages", "Prompt", b"prompt"),
+                    *("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"),
+                    *("gen_ai.tool.call.arguments", "gen_ai.tool.call.result", "gen_ai.tool.definitions"),
+                    *("gen_ai.prompt", "gen_ai.completion.0.content", "llm.prompts", "input.value"),
+                    *("arguments", "result"),
+                ]
+            ),
+            st.sampled_from(["SECRET", ["SECRET"], {"role": "SECRET"}, ValueError("SECRET"), ("SECRET", 1)]),
+        ),
+        max_size=5,
+    ),
+    st.sampled_from(
+        [ValueError("SECRET"), [KeyError("SECRET")], {"error": OSError("SECRET")}, {RuntimeError("SECRET")}]
+    ),
+)
+def test_content_is_put_nowhere(phase: str | None, words: list[tuple[Any, Any]], failure: Any) -> None:
+    """By whatever word, on whatever phase, in whatever form: no content unless asked for; of errors their class."""
+    if phase not in ("generate", "toolcall"):  # there these words are anything
+        words = [(word, value) for word, value in words if word not in ("arguments", "result")]
+    for content in (True, False):  # nothing is learned from where it was allowed
+        target: dict[str, Any] = {}
+        for word, value in words:
+            describe.put(target, phase, {word: value}, 100, content=content)
+        describe.put(target, phase, {**dict(words), "failure": failure}, 100, content=content)
+    assert "SECRET" not in repr(target)
+    assert "Error" in str(target["failure"])
+
+
 def test_put_keeps_within_the_number_of_attributes() -> None:
     """However attributes come, in crowds or one after the other, a span keeps so many."""
     crowd: dict[str, Any] = {}

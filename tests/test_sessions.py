@@ -496,9 +496,9 @@ def test_numbers_that_are_none_are_left_out_with_a_word(
     assert "input_tokens" not in record
     assert (record["output_tokens"], record["reward"]) == (4, 0.5)
     assert [r.getMessage() for r in caplog.records if "was left out" in r.getMessage()] == [
-        "rollspan: input_tokens='three' was left out: expected a whole number",
-        "rollspan: score='good' was left out: expected a number (of a tensor: its .item())",
-        "rollspan: reward='fine' was left out: expected a number (of a tensor: its .item())",
+        "rollspan: input_tokens of type str was left out: expected a whole number",
+        "rollspan: score of type str was left out: expected a number (of a tensor: its .item())",
+        "rollspan: reward of type str was left out: expected a number (of a tensor: its .item())",
     ]
 
 

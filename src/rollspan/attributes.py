@@ -2,8 +2,8 @@
 
 Scalars and lists of one scalar type stay as they are. NaN and the infinities become the strings "NaN",
 "Infinity" and "-Infinity" (a NaN makes some backends fail a whole search), integers beyond 64 bits decimal
-strings, bytes text (or base64), sets sorted lists, mappings JSON text, anything else its `str` or, for
-tensors, a description: reading a tensor's value could block on the device that holds it.
+strings, bytes text (or base64), sets sorted lists, mappings JSON text, exceptions their class, anything else its
+`str` or, for tensors, a description: reading a tensor's value could block on the device that holds it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,16 @@ def _text(value: str, limit: int) -> str:
     return value.encode()[: max(limit - len(_CUT), 0)].decode("utf-8", "ignore") + _CUT
 
 
+def error_type(exc: BaseException | type[BaseException]) -> str:
+    """The value of `error.type` for an exception: its class, qualified unless built in."""
+    kind = exc if isinstance(exc, type) else type(exc)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _describe(value: Any) -> str:
     """Text for a value of a type that has no form of its own."""
+    if isinstance(value, BaseException):
+        return error_type(value)  # its message may hold a prompt
     kind = type(value)
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "dtype"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
 
 from . import health, semconv
-from .attributes import INT64, MAX_ATTRIBUTES, clean, clean_into
+from .attributes import INT64, MAX_ATTRIBUTES, clean, clean_into, error_type, fit_name
 
 _GENERATE_NAMES = {
     "model": semconv.REQUEST_MODEL,
@@ -33,7 +34,11 @@ _SHORT_NAMES: dict[str | None, dict[str, str]] = {
     semconv.REWARD: _REWARD_NAMES,
 }
 _CONTENT = {
-    semconv.GENERATE: {"prompt": semconv.INPUT_MESSAGES, "completion": semconv.OUTPUT_MESSAGES},
+    semconv.GENERATE: {
+        "prompt": semconv.INPUT_MESSAGES,
+        "messages": semconv.INPUT_MESSAGES,
+        "completion": semconv.OUTPUT_MESSAGES,
+    },
     semconv.TOOLCALL: {"arguments": semconv.TOOL_ARGUMENTS, "result": semconv.TOOL_RESULT},
 }
 OPERATIONS: Final = {
@@ -43,19 +48,39 @@ OPERATIONS: Final = {
 """What the name of a phase alone says."""
 _COUNTS = frozenset({"input_tokens", "output_tokens", "cached_tokens"})
 _SPECIAL = frozenset(
-    {"weight_version", "finish_reasons", "continuation", "prompt", "completion", "arguments", "result"}
-)
-# Whatever span they are given to: what a model reads or writes may not slip in by a plain attribute.
-_CONTENT_NAMES = frozenset(
     {
-        "prompt",
-        "completion",
-        semconv.INPUT_MESSAGES,
-        semconv.OUTPUT_MESSAGES,
-        semconv.TOOL_ARGUMENTS,
-        semconv.TOOL_RESULT,
+        "weight_version",
+        "finish_reasons",
+        "continuation",
+        *(word for words in _CONTENT.values() for word in words),
     }
 )
+# What a model or a tool reads or writes may not slip in by a plain attribute, on whatever span. Others' names too.
+_CONTENT_NAMES = frozenset(
+    {
+        *("prompt", "prompts", "completion", "completions", "messages"),
+        *(semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES, semconv.TOOL_ARGUMENTS, semconv.TOOL_RESULT),
+        *("gen_ai.system_instructions", "gen_ai.tool.definitions", "gen_ai.prompt", "gen_ai.completion"),
+        *("gen_ai.retrieval.documents", "gen_ai.retrieval.query.text", "gen_ai.evaluation.explanation"),
+        *("input.value", "output.value", "exception.message", "exception.stacktrace"),
+    }
+)
+_CONTENT_PREFIXES = (
+    *(semconv.INPUT_MESSAGES + ".", semconv.OUTPUT_MESSAGES + ".", "gen_ai.prompt.", "gen_ai.completion."),
+    *("llm.prompts", "llm.completions", "llm.input_messages", "llm.output_messages"),
+)
+
+
+_TOOL_WORDS = frozenset(_CONTENT[semconv.TOOLCALL])
+
+
+@functools.lru_cache(maxsize=4096)
+def is_content(phase: str | None, name: Any) -> bool:
+    """Whether an attribute given under this name holds what may only be recorded where that was asked for."""
+    word = fit_name(name).lower()
+    if word in _CONTENT_NAMES or word.startswith(_CONTENT_PREFIXES):
+        return True
+    return phase in _CONTENT and word in _TOOL_WORDS
 
 
 # By phase and type of value: the words for which a value of that type is only put under its key, and nothing else
@@ -111,7 +136,7 @@ def _short(value: str, limit: int) -> bool:
 
 def _learn(words: _Words, phase: str | None, name: str) -> None:
     """Next time `name`, which came out as it was given, need not be looked at."""
-    if name in _SPECIAL or name in _CONTENT_NAMES or name in _SHORT_NAMES.get(phase, ()):
+    if name in _SPECIAL or name in _SHORT_NAMES.get(phase, ()) or is_content(phase, name):
         return
     for known in words.values():
         if len(known) < _WORDS_KEPT:
@@ -122,17 +147,17 @@ def given_attributes(phase: str | None, given: Mapping[str, Any], *, content: bo
     """`given` under the specification's names, its values not yet cleaned."""
     known = _SHORT_NAMES.get(phase)
     if known is None:
-        return given if content or _CONTENT_NAMES.isdisjoint(given) else _without_content(given)
+        return given if content else without_content(phase, given)
     result: dict[str, Any] = {}
     for name, value in given.items():
         key = known.get(name)
         if key is not None:
             if type(value) is not int and (name in _COUNTS or name == "score"):
-                value = _number(name, value)  # noqa: PLW2901
+                value = number(name, value)  # noqa: PLW2901
             result[key] = value
         elif name in _SPECIAL:
             _special(result, phase, name, value, content=content)
-        elif content or name not in _CONTENT_NAMES:
+        elif content or not is_content(phase, name):
             result[name] = value
     return result
 
@@ -144,7 +169,7 @@ def _special(result: dict[str, Any], phase: str | None, name: str, value: Any, *
         if content and value is not None:
             result[text] = value if isinstance(value, str) else _json(value)
     elif phase != semconv.GENERATE:
-        if content or name not in _CONTENT_NAMES:
+        if content or not is_content(phase, name):
             result[name] = value
     elif name == "weight_version":
         result.update(_weight_versions(value))
@@ -153,11 +178,11 @@ def _special(result: dict[str, Any], phase: str | None, name: str, value: Any, *
     elif name == "continuation":
         if value:
             result[semconv.CONTINUATION] = True
-    else:
+    elif content or not is_content(phase, name):
         result[name] = value
 
 
-def _number(name: str, value: Any) -> int | float | None:
+def number(name: str, value: Any) -> int | float | None:
     """What a count of tokens or a score can be made of; None, with a word, for anything else.
 
     A tensor is not read: it may lie on a device that is busy.
@@ -172,12 +197,13 @@ def _number(name: str, value: Any) -> int | float | None:
 
 
 def _left_out(name: str, value: Any, expected: str) -> None:
-    shown = ascii(clean(value, limit=80))  # its own repr may raise
-    health.warn_once(f"api.{name}", "rollspan: %s=%s was left out: expected %s", name, shown, expected)
+    what = error_type(type(value))  # what it says may be content
+    health.warn_once(f"api.{name}", "rollspan: %s of type %s was left out: expected %s", name, what, expected)
 
 
-def _without_content(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name not in _CONTENT_NAMES}
+def without_content(phase: str | None, given: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """What of `given` may be recorded in any case."""
+    return {name: value for name, value in given.items() if not is_content(phase, name)}
 
 
 def _json(value: Any) -> str:
@@ -203,9 +229,3 @@ def _weight_versions(value: Any) -> dict[str, Any]:
     if not versions:
         return {}
     return {semconv.WEIGHT_VERSION_MIN: min(versions), semconv.WEIGHT_VERSION_MAX: max(versions)}
-
-
-def error_type(exc: BaseException | type[BaseException]) -> str:
-    """The value of `error.type` for an exception: its class, qualified unless built in."""
-    kind = exc if isinstance(exc, type) else type(exc)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

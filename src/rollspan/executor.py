@@ -106,7 +106,7 @@ class _Elsewhere(NamedTuple):
 
             context.detach(token)
             owner: Any = root.owner
-            for span in list(owner._open.values()):  # noqa: SLF001
+            for span in owner.open_spans():
                 owner.end_span(span, late=True)
             return owner.collected or []
         except Exception:  # noqa: BLE001

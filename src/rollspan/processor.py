@@ -96,7 +96,8 @@ def _row(span: ReadableSpan, runtime: Machinery, *, end_ns: int | None = None) -
     attributes: dict[str, Any] = {}
     clean_into(attributes, span.attributes or {}, runtime.settings.attribute_max_bytes)
     if not runtime.settings.capture_content:
-        attributes = dict(describe.given_attributes("", attributes, content=False))
+        phase = str(attributes.get(semconv.PHASE, span.name))
+        attributes = dict(describe.without_content(phase, attributes))
     context = span.get_span_context()
     start = span.start_time or 0
     end = span.end_time if end_ns is None else max(end_ns, start)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import Status, StatusCode
 
 from . import clock, context, describe, health, semconv
-from .attributes import clean, clean_into, fit_name
+from .attributes import clean, clean_into, error_type, fit_name
 from .lines import END, NAME
 from .scope import Scope
 from .session_scopes import Activation, Execution, SessionPhase
@@ -315,15 +315,15 @@ class Session(WaitingTrace):
                     )
                     return
                 if isinstance(reason, BaseException):
-                    reason = describe.error_type(reason)  # its message may hold a prompt
+                    reason = error_type(reason)  # its message may hold a prompt
                 if type(reward) is not int:
-                    reward = describe._number("reward", reward)  # noqa: SLF001
+                    reward = describe.number("reward", reward)
                 extra: dict[str, Any] = {semconv.REWARD_SCORE: reward}
                 if stats is not None:
                     for name in ("accepted", "enqueued", "rejected", "running"):
                         extra[semconv.STATS_PREFIX + name] = getattr(stats, name, None)
                 if isinstance(exc, BaseException):
-                    extra[semconv.ERROR_TYPE] = describe.error_type(exc)
+                    extra[semconv.ERROR_TYPE] = error_type(exc)
                 self._set_status(status, reason, extra)
                 if status == semconv.FAILED:
                     text = str(exc) if exc is not None and self.runtime.settings.capture_content else None
@@ -380,7 +380,7 @@ class Session(WaitingTrace):
                     self._set_status(
                         semconv.FAILED,
                         semconv.WORKFLOW_EXCEPTION,
-                        {semconv.ERROR_TYPE: describe.error_type(exc)},
+                        {semconv.ERROR_TYPE: error_type(exc)},
                     )
                     self.root.fail(exc)
             if self._consumed is None:

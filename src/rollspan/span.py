@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 
 from . import describe, health, ids, semconv
+from .attributes import error_type
 from .lines import ATTRIBUTES, END, MESSAGE, NAME, REF, START, STATUS
 from .spandata import STATUS_ERROR
 
@@ -192,7 +193,7 @@ class RolloutSpan(Span):
     def record_exception(self, exception: BaseException, *args: Any, **kwargs: Any) -> None:
         """Keep the exception's type as `error.type`."""
         if not self.ended:
-            self._put({semconv.ERROR_TYPE: describe.error_type(exception)})
+            self._put({semconv.ERROR_TYPE: error_type(exception)})
 
     def end(self, end_time: int | None = None) -> None:
         """End the phase, now or at `end_time` (epoch ns)."""

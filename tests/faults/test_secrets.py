@@ -39,8 +39,28 @@ except ValueError:
     pass
 with rollspan.step(1, prompt="SECRET-13"):
     pass
+with rollspan.session(messages="SECRET-16", failure=ValueError("SECRET-17")) as session:
+    session.set_attribute("gen_ai.system_instructions", "SECRET-18")
+    for name in ("generate", "toolcall", "execution"):
+        with rollspan.phase(name, prompts=["SECRET-19"], messages=[{"content": "SECRET-20"}]) as span:
+            span.set_attributes({"errors": [KeyError("SECRET-21")], "gen_ai.output.messages": "SECRET-22"})
+            span.set_attributes({"why": {"error": OSError("SECRET-23")}, "gen_ai.tool.call.result": "SECRET-24"})
+            span.set_attributes({b"prompt": "SECRET-25", "gen_ai.prompt.0.content": "SECRET-26"})
+    with rollspan.phase("generate", arguments="SECRET-27", result="SECRET-28"), rollspan.phase("reward"):
+        rollspan.record_reward("SECRET-29")
 rollout().mark_rejected(ValueError("SECRET-14"))
 rollout().mark_dropped(ValueError("SECRET-15"))
+"""
+
+# The spans of a program's own tracer leave as they are; what rollspan makes of them is looked at.
+PLAIN = """
+import rollspan.processor
+own = TracerProvider()
+own.add_span_processor(rollspan.RolloutSpanProcessor())
+with own.get_tracer("mine").start_as_current_span("rollout", attributes={"rollout.phase": "session"}):
+    content = {"rollout.phase": "toolcall", "arguments": "SECRET-30", "exception.message": "SECRET-31"}
+    with own.get_tracer("mine").start_as_current_span("search", attributes=content):
+        pass
 """
 
 
@@ -66,7 +86,7 @@ def test_content_is_nowhere(run_program: Run, tmp_path: Path, receiver: OtlpRece
             "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
             "from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter\n"
             "provider = TracerProvider()\nprovider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))\n"
-            "trace.set_tracer_provider(provider)\n" + program
+            "trace.set_tracer_provider(provider)\n" + program + PLAIN
         )
     found = everything(tmp_path, receiver, run_program(program, env=environment))
     assert b"SECRET" not in found, found[max(found.index(b"SECRET") - 200, 0) :][:400]
@@ -81,5 +101,5 @@ def test_content_is_there_when_asked_for(run_program: Run, tmp_path: Path, recei
     }
     everything(tmp_path, receiver, run_program(PROGRAM, env=environment))
     sent = b"".join(receiver.bodies("traces"))
-    for number in (2, 5, 8, 9, 10, 11, 12, 13):
+    for number in (2, 5, 8, 9, 10, 11, 12, 13, 16, 18, 19, 20, 22, 24, 25, 26, 27, 28):
         assert b"SECRET-%d" % number in sent, number
