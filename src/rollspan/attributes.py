@@ -20,7 +20,12 @@ from . import health
 from .spandata import AttributeValue, Scalar
 
 MAX_SPAN_ATTRIBUTES = 128  # OpenTelemetry's default limit
-MAX_ATTRIBUTES = MAX_SPAN_ATTRIBUTES - 4  # session, phase, parent phase, and late or foreign are added later
+MAX_ATTRIBUTES = (
+    MAX_SPAN_ATTRIBUTES - 5
+)  # session, phase, parent phase, error, and late or foreign are added later
+MAX_ROOT_ATTRIBUTES = (
+    MAX_SPAN_ATTRIBUTES - 24
+)  # verdict, steps, the executor's counts, reward, and sums are added later
 MAX_DEPTH = 8
 DEFAULT_MAX_BYTES = 16384
 
@@ -212,3 +217,16 @@ def clean_into(target: dict[str, AttributeValue], new: Mapping[Any, Any], limit:
             health.count("attributes.dropped")
             continue
         target[name] = cleaned
+
+
+def fit_root(
+    known: dict[str, AttributeValue], new: Mapping[str, AttributeValue]
+) -> dict[str, AttributeValue]:
+    """Those of the clean `new` attributes for which a root has room beside `known`, which takes them."""
+    kept: dict[str, AttributeValue] = {}
+    for name, value in new.items():
+        if name in known or len(known) < MAX_ROOT_ATTRIBUTES:
+            known[name] = kept[name] = value
+        else:
+            health.count("attributes.dropped")
+    return kept

@@ -80,7 +80,17 @@ class RemoteSession(TraceLog):
         self.trace_hex = b"%032x" % parent.trace_id
         self.sampled = parent.trace_flags.sampled
         name = self._about.get("phase", semconv.SESSION)
-        row: list[Any] = [f"{parent.span_id:016x}", None, name, KIND_INTERNAL, self.now(), None, {}, STATUS_UNSET, ""]
+        row: list[Any] = [
+            f"{parent.span_id:016x}",
+            None,
+            name,
+            KIND_INTERNAL,
+            self.now(),
+            None,
+            {},
+            STATUS_UNSET,
+            "",
+        ]
         self.root = RolloutSpan(self, row, None)
         self.root._span_context = parent  # noqa: SLF001
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Status, StatusCode
 
 from . import clock, context, describe, health, semconv
-from .attributes import clean, clean_into, error_type, fit_name
-from .lines import END, NAME
+from .attributes import (
+    MAX_ROOT_ATTRIBUTES,
+    MAX_SPAN_ATTRIBUTES,
+    clean,
+    clean_into,
+    error_type,
+    fit_name,
+    fit_root,
+)
+from .lines import ATTRIBUTES, END, NAME
 from .scope import Scope
 from .session_scopes import Activation, Execution, SessionPhase
 from .span import RolloutSpan
@@ -79,11 +88,15 @@ class Session(WaitingTrace):
             known[semconv.ROLE] = settings.role
         limit, content = settings.attribute_max_bytes, settings.capture_content
         describe.put(known, describe.SUBMISSION, given, limit, content=content)
+        if len(known) > MAX_ROOT_ATTRIBUTES:
+            known = fit_root({}, known)
         step = self._step()
         if step is not None:
             self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
+        self.root.row[ATTRIBUTES] = self._changes = known
+        if self.root.mirror is not None:
+            self.root.mirror.set_attributes(known)
         with self.lock:
-            self._change(known)
             if not block:
                 self._open_wait(semconv.QUEUE_WAIT, self.root.start_ns)
             runtime.live[self.trace_int] = self
@@ -226,7 +239,7 @@ class Session(WaitingTrace):
                 total = self._counters[name] = self._counters.get(name, 0) + int(n)
                 changes: dict[str, Any] = {}
                 clean_into(changes, {semconv.COUNTER_PREFIX + name: total}, 1024)
-                self._change(changes)
+                self._change(fit_root(self.root.attributes, changes))
         except Exception:  # noqa: BLE001
             health.internal_error("session.count")
 
@@ -445,8 +458,18 @@ class Session(WaitingTrace):
         """Tell a real root span what the session came to, while it can still be changed."""
         root = self.root
         if root.mirror is not None:
-            part = {"n": 0, "t": root.start_ns, "r": root.ref, "e": end, **(self._whole or {})}
-            root.mirror.set_attributes(self.runtime.root_sums(self.trace_hex, part))
+            part = {
+                "n": 0,
+                "t": root.start_ns,
+                "r": root.ref,
+                "a": root.attributes,
+                "s": self._kept,
+                "e": end,
+            }
+            sums = self.runtime.root_sums(self.trace_hex, part)
+            room = max(MAX_SPAN_ATTRIBUTES - len(root.attributes), 0)
+            # An SDK would drop the first ones for more.
+            root.mirror.set_attributes(dict(islice(sums.items(), room)))
 
     def carrier(self) -> dict[str, str]:
         """What takes this session to another process; see `rollspan.carrier`."""

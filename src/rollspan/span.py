@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 
 from . import describe, health, ids, semconv
-from .attributes import error_type
+from .attributes import error_type, fit_name, fit_root
 from .lines import ATTRIBUTES, END, MESSAGE, NAME, REF, START, STATUS
 from .spandata import STATUS_ERROR
 
@@ -26,6 +27,7 @@ class Owner(Protocol):
     """The trace that a span belongs to."""
 
     runtime: Machinery
+    lock: threading.RLock
     trace_int: int
     trace_hex: bytes
     sampled: bool
@@ -85,7 +87,7 @@ class RolloutSpan(Span):
 
     @property
     def attributes(self) -> dict[str, AttributeValue]:
-        """Its attributes; a root's are those that the journal has not got yet."""
+        """Its attributes."""
         return self.row[ATTRIBUTES]  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
@@ -146,12 +148,15 @@ class RolloutSpan(Span):
         else:
             fresh: dict[str, AttributeValue] = {}
             describe.put(fresh, self.name, given, limit, content=content)
+            if self.parent is None:
+                with self.owner.lock:
+                    fresh = fit_root(self.attributes, fresh)
             self._put_clean(fresh)
 
     def _put_clean(self, attributes: dict[str, AttributeValue]) -> None:
         """Take attributes under their own names, in their defined form."""
         if self.parent is None:
-            with self.owner.runtime.lock:
+            with self.owner.lock:
                 self.owner.change(attributes)  # the root is written by its changes
             return
         self.attributes.update(attributes)
@@ -193,7 +198,7 @@ class RolloutSpan(Span):
     def record_exception(self, exception: BaseException, *args: Any, **kwargs: Any) -> None:
         """Keep the exception's type as `error.type`."""
         if not self.ended:
-            self._put({semconv.ERROR_TYPE: error_type(exception)})
+            self._put_clean({semconv.ERROR_TYPE: fit_name(error_type(exception))})
 
     def end(self, end_time: int | None = None) -> None:
         """End the phase, now or at `end_time` (epoch ns)."""

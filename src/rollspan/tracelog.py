@@ -50,11 +50,12 @@ class TraceLog:
     __slots__ = (
         "__weakref__",
         "_asked",
+        "_changes",
         "_indices",
+        "_kept",
         "_links",
         "_open_written",
         "_sequence",
-        "_whole",
         "_write_at",
         "lock",
         "offset",
@@ -82,7 +83,8 @@ class TraceLog:
         self._write_at = _WRITE_EVERY
         self._open_written: list[tuple[Any, int]] = []
         self._asked: list[int | None] | None = None
-        self._whole: dict[str, Any] | None = None
+        self._changes: dict[str, Any] = {}
+        self._kept: list[list[Any]] | None = None
         self._identify()
         self.lock = runtime.lock if self.tracer is None else threading.RLock()
 
@@ -108,7 +110,7 @@ class TraceLog:
         """The real root; None where their sampler leaves the trace out: the record is ours all the same."""
         mirror = tracer.start_span(self.root_name, Context(), start_time=start)
         if mirror.is_recording():
-            self._whole = {"a": {}, "s": []}
+            self._kept = []
             return mirror
         self.tracer = None
         self.sampled = False
@@ -183,8 +185,8 @@ class TraceLog:
             start_time=row[START],
         )
         row[REF] = f"{mirror.get_span_context().span_id:016x}"
-        if self._whole is not None:
-            self._whole["s"].append(row)
+        if self._kept is not None:
+            self._kept.append(row)
         return RolloutSpan(self, row, parent, mirror)
 
     def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
@@ -216,8 +218,8 @@ class TraceLog:
     def keep(self, row: list[Any]) -> None:
         """Take a finished span, given as its row, to be written with the trace's next line."""
         self.spans.append(RolloutSpan(self, row, self.root))
-        if self._whole is not None:
-            self._whole["s"].append(row)
+        if self._kept is not None:
+            self._kept.append(row)
         if len(self.spans) >= self._write_at:
             self.write()
 
@@ -227,7 +229,7 @@ class TraceLog:
         """Whether there is anything that the journal has not got, but for the time."""
         spans = self.spans[:]
         return bool(
-            self.root.row[ATTRIBUTES] or self._links or any(span.row[END] is not None for span in spans)
+            self._changes or self._links or any(span.row[END] is not None for span in spans)
         ) or self._open_written != [(span.row[REF], len(span.row[ATTRIBUTES])) for span in spans]
 
     def write(self, end_ns: int | None = None) -> None:
@@ -256,8 +258,8 @@ class TraceLog:
             self._first(part)
         self._sequence += 1
         root = self.root.row
-        if root[ATTRIBUTES]:
-            part["a"], root[ATTRIBUTES] = root[ATTRIBUTES], {}
+        if self._changes:
+            part["a"], self._changes = self._changes, {}
         if self._links:
             part["l"], self._links = self._links, []
         if end_ns is None:
@@ -319,7 +321,6 @@ class TraceLog:
     def _change(self, attributes: dict[str, Any]) -> None:
         """As `change`, for a caller that holds the lock."""
         self.root.row[ATTRIBUTES].update(attributes)
-        mirror = self.root.mirror
-        if mirror is not None and self._whole is not None:
-            self._whole["a"].update(attributes)
-            mirror.set_attributes(attributes)
+        self._changes.update(attributes)
+        if self.root.mirror is not None:
+            self.root.mirror.set_attributes(attributes)

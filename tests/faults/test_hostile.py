@@ -58,16 +58,39 @@ for name in names:
         with rollspan.phase(name) as span:
             span.set_attributes({name: 1})
         rollspan.count(name)
-with rollspan.session():
+with rollspan.session(**{f"given-{i}": i for i in range(200)}) as session:
     with rollspan.phase("many") as span:
         span.set_attributes({f"key-{i}": i for i in range(10_000)})
-print(len(values) + len(names) + 1)
+    for i in range(300):
+        session.set_attribute(f"key-{i}", i)
+        rollspan.count(f"counter-{i}")
+    session.set_attribute("given-0", "changed")
+with rollspan.step(1) as step, rollspan.session():
+    for i in range(300):
+        step.set_attribute(f"key-{i}", i)
+rollspan.flush()
+assert rollspan.health.counters()["attributes.dropped"] > 10_000
+print(len(values) + len(names) + 2)
+"""
+
+PROVIDER = """
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
 """
 
 
-def test_hostile_values_and_names(run_program: Run, tmp_path: Path, receiver: OtlpReceiver) -> None:
+@pytest.mark.parametrize("route", ["light", "sdk"])
+def test_hostile_values_and_names(
+    run_program: Run, tmp_path: Path, receiver: OtlpReceiver, route: str
+) -> None:
     """Whatever is given as an attribute, an id, a score or a name: a record each, and OTLP that is taken whole."""
-    done = run_program(HOSTILE, env={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint})
+    program = HOSTILE if route == "light" else PROVIDER + HOSTILE
+    done = run_program(program, env={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint})
     assert "internal error" not in done.stderr, done.stderr
     n = int(done.stdout)
     text = "".join(path.read_text() for path in (tmp_path / "data").glob("*.jsonl"))
@@ -77,12 +100,16 @@ def test_hostile_values_and_names(run_program: Run, tmp_path: Path, receiver: Ot
     assert len(receiver.records()) == n
     assert {r["trace_id"]: r for r in receiver.records()} == {r["trace_id"]: r for r in records}
     spans = receiver.spans()
-    assert len({span["trace_id"] for span in spans}) == n
+    assert len({span["trace_id"] for span in spans}) == n + 1  # and the step
     values = [value for span in spans for value in span["attributes"].values() if isinstance(value, str)]
     assert {"NaN", "Infinity", "-Infinity"} <= set(values)
     for span in spans:
         assert len(span["attributes"]) <= 128
         assert all(len(str(value).encode()) < 20_000 for value in span["attributes"].values())
+    (crowded,) = (span for span in spans if span["attributes"].get("given-0") == "changed")
+    assert {"session.id", "rollout.status", "rollout.consumed", "rollout.total_s"} <= crowded[
+        "attributes"
+    ].keys()
 
 
 CROWD = """
