@@ -45,6 +45,9 @@ class Delivery:
         self.cursor = START
         self.off = False
         self.rejected = 0
+        self.done = 0
+        self.missed = 0
+        """Traces that are done with, and that were given up for the journal's sake."""
         self._insists = insists
         self._timeout = max(EXPORT_TIMEOUT, getattr(exporter, "timeout", 0.0))
         self._resource = resource
@@ -85,6 +88,7 @@ class Delivery:
                 self._pause(result)
                 return False
             self._settle(result, len(traces))
+        self.done += len(traces)
         self._failures = 0
         self.cursor = max(self.cursor, batch.end)
         return True
@@ -142,6 +146,7 @@ class ThreadedDelivery(Delivery):
         self._handed: deque[Batch] = deque()
         self._behind = False
         self._offered = START
+        self._offered_traces = 0
         self._deadline: float | None = None
         self._grace = 0.0
         self._wake = threading.Event()
@@ -152,6 +157,7 @@ class ThreadedDelivery(Delivery):
         """Called by the worker with every batch, in order."""
         with self._lock:
             self._offered = batch.end
+            self._offered_traces += len(batch.finished)
             if not self._behind:
                 if len(self._handed) < _HANDED_OVER:
                     self._handed.append(batch)
@@ -181,6 +187,12 @@ class ThreadedDelivery(Delivery):
     def caught_up(self, to: Position) -> bool:
         """Whether everything up to `to` is done with."""
         return self.off or self.cursor >= to
+
+    @property
+    def queued(self) -> int:
+        """How many traces wait."""
+        waiting = self._offered_traces - self.done - self.missed
+        return 0 if self.caught_up(self._offered) else max(waiting, 0)
 
     def stop(self, deadline: float, grace: float) -> None:
         """Go on until everything offered is done with, or until `deadline` (monotonic seconds).

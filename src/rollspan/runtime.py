@@ -108,7 +108,10 @@ class Runtime:
             health.internal_error("adopt")
         deliveries = [ThreadedDelivery(e, described, self.journal) for e in exporters.build(self.settings)]
         metrics = exporters.build_metrics(
-            self.settings, described, open_sessions=lambda: len(self.live), health=health.counters
+            self.settings,
+            described,
+            open_sessions=lambda: len(self.live),
+            health=lambda: {**health.counters(), **{f"queued.{d.name}": d.queued for d in deliveries}},
         )
         return deliveries, metrics
 

@@ -246,6 +246,7 @@ class Worker:
                 missed -= sum(at < end < behind for end in self._broken)
                 delivery.cursor = behind
             if missed:
+                delivery.missed += missed
                 delivery.lose(missed, "journal_full", f"the journal's {self._max_bytes} bytes are full")
         self._broken |= broken
         self._joiner.reaching_back = deque(each for each in back if each.end not in broken)

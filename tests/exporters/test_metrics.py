@@ -6,13 +6,16 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.metrics import get_meter_provider
 
+import rollspan
 from rollspan import health, testing_messages
 from rollspan.exporters.metrics import RolloutMetrics, interval_from_environment
+from rollspan.testing import recording
 from rollspan.testing_receiver import Answer, OtlpReceiver
 
 from .samples import RESOURCE, session
@@ -76,6 +79,28 @@ def test_the_plugins_own_health_is_told_apart(receiver: OtlpReceiver) -> None:
     assert points(receiver, "rollspan.queued") == {("file",): 4}
     assert points(receiver, "rollspan.events") == {("internal_errors",): 1, ("journal.damaged_lines",): 7}
     metrics.close(5.0)
+
+
+def test_what_waits_for_an_exporter_is_measured(
+    receiver: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rollspan.queued: the traces that an endpoint has not taken yet, for each exporter; 0 once it has."""
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+    receiver.answer(Answer(status=503), signal="traces")
+    otlp = {"traces_exporters": ("otlp",), "records_exporters": ("otlp",), "metrics_exporters": ("otlp",)}
+
+    def queued() -> dict[Any, Any]:
+        return points(receiver, "rollspan.queued") if receiver.accepted("metrics") else {}
+
+    with recording(tmp_path, endpoint=receiver.endpoint, **otlp):
+        for _ in range(7):
+            with rollspan.session():
+                pass
+        waiting = {("file",): 0, ("otlp.traces",): 7, ("otlp.records",): 0}
+        assert receiver.wait_for(lambda: queued() == waiting), queued()
+        receiver.recover()
+        assert rollspan.flush(20.0)
+        assert receiver.wait_for(lambda: queued() == {**waiting, ("otlp.traces",): 0}), queued()
 
 
 def test_a_tick_exports_when_the_interval_is_over(receiver: OtlpReceiver) -> None:
