@@ -74,7 +74,7 @@ class RemoteSession(TraceLog):
         if about.get("boot") == owner.boot() != "" and offset.lstrip("-").isdigit():
             self.offset = int(offset)  # one machine, one monotonic clock: the same line of time
 
-    def _identify(self) -> None:
+    def _identify(self, start: int) -> None:
         parent = self._parent_context
         self.trace_int = parent.trace_id
         self.trace_hex = b"%032x" % parent.trace_id
@@ -85,7 +85,7 @@ class RemoteSession(TraceLog):
             None,
             name,
             KIND_INTERNAL,
-            self.now(),
+            start,
             None,
             {},
             STATUS_UNSET,
@@ -147,7 +147,7 @@ class RemoteSession(TraceLog):
             }
             self.runtime.journal.append(lines.frame(lines.PASSES, self.trace_hex, orjson.dumps({"s": [row]})))
 
-    def write(self, end_ns: int | None = None) -> None:
+    def write(self) -> None:
         """Nothing: its own process writes the session."""
 
     def change(self, attributes: dict[str, Any]) -> None:

@@ -57,6 +57,10 @@ class Machinery(Protocol):
         """Numbers of sessions, from 0."""
 
     @property
+    def common(self) -> dict[str, AttributeValue]:
+        """What the roots of all sessions here say, when they begin."""
+
+    @property
     def live(self) -> MutableMapping[int, Any]:
         """Open sessions by trace id."""
 

@@ -64,6 +64,13 @@ class Runtime:
         self.settings = settings
         self.lock = threading.RLock()
         self.request_ids = itertools.count()
+        self.common: dict[str, Any] = {
+            semconv.PHASE: semconv.SESSION,
+            semconv.STATUS: semconv.PENDING,
+            semconv.RANK: settings.rank,
+            **({semconv.RUN_ID: settings.run_id} if settings.run_id else {}),
+            **({semconv.ROLE: settings.role} if settings.role is not None else {}),
+        }
         self.live: dict[int, Any] = {}
         self.steps: dict[int, OpenTrace] = {}
         self.abandoned = False

@@ -20,7 +20,7 @@ from .attributes import (
     fit_name,
     fit_root,
 )
-from .lines import ATTRIBUTES, END, NAME
+from .lines import ATTRIBUTES, END, NAME, START
 from .scope import Scope
 from .session_scopes import Activation, Execution, SessionPhase
 from .span import RolloutSpan
@@ -75,32 +75,30 @@ class Session(WaitingTrace):
         self._consumed: bool | None = None
         self.session_id = self.trace_hex.decode() if session_id is None else str(clean(session_id))
         settings = runtime.settings
-        known: dict[str, Any] = {
-            semconv.SESSION_ID: self.session_id,
-            semconv.PHASE: semconv.SESSION,
-            semconv.REQUEST_ID: next(runtime.request_ids),
-            semconv.RANK: settings.rank,
-            semconv.STATUS: semconv.PENDING,
-        }
-        if settings.run_id:
-            known[semconv.RUN_ID] = settings.run_id
-        if settings.role is not None:
-            known[semconv.ROLE] = settings.role
-        limit, content = settings.attribute_max_bytes, settings.capture_content
-        describe.put(known, describe.SUBMISSION, given, limit, content=content)
+        known = runtime.common.copy()
+        known[semconv.SESSION_ID] = self.session_id
+        known[semconv.REQUEST_ID] = next(runtime.request_ids)
+        describe.put(
+            known,
+            describe.SUBMISSION,
+            given,
+            settings.attribute_max_bytes,
+            content=settings.capture_content,
+        )
         if len(known) > MAX_ROOT_ATTRIBUTES:
             known = fit_root({}, known)
-        step = self._step()
-        if step is not None:
-            self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
-        self.root.row[ATTRIBUTES] = self._changes = known
-        if self.root.mirror is not None:
-            self.root.mirror.set_attributes(known)
-        with self.lock:
-            if not block:
-                self._open_wait(semconv.QUEUE_WAIT, self.root.start_ns)
-            runtime.live[self.trace_int] = self
-            self._write()
+        root = self.root
+        root.row[ATTRIBUTES] = self._changes = known
+        if root.mirror is not None:
+            root.mirror.set_attributes(known)
+        if runtime.steps:
+            step = self._step()
+            if step is not None:
+                self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
+        runtime.live[self.trace_int] = self
+        if not block:
+            self._open_wait(semconv.QUEUE_WAIT, root.row[START])
+        self.write()
 
     def __repr__(self) -> str:
         return f"<rollspan session {self.session_id} {self.status}>"
@@ -430,7 +428,7 @@ class Session(WaitingTrace):
         if root.mirror is not None:
             self._complete_mirror(end)
         self.runtime.live.pop(self.trace_int, None)
-        self._write(end)
+        self._write_end(end)
         if root.mirror is not None:
             root.mirror.end(end)
 

@@ -75,7 +75,7 @@ class Step(TraceLog):
             self._change(counts)
             self.root.row[END] = end
             self.runtime.steps.pop(self.trace_int, None)
-            self._write(end)
+            self._write_end(end)
             if self.root.mirror is not None:
                 self.root.mirror.end(end)
 

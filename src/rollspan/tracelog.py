@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -49,14 +49,15 @@ class TraceLog:
 
     __slots__ = (
         "__weakref__",
-        "_asked",
         "_changes",
+        "_end_wanted",
         "_indices",
         "_kept",
         "_links",
         "_open_written",
         "_sequence",
         "_write_at",
+        "_writing",
         "lock",
         "offset",
         "root",
@@ -73,27 +74,25 @@ class TraceLog:
     def __init__(self, runtime: Machinery, tracer: Tracer | None = None) -> None:
         """With a `tracer` every span has a real one made by it beside it, which its provider exports."""
         self.runtime = runtime
-        self.offset = clock.anchor()
         self.tracer = tracer
         self.sampled = True
         self.spans: list[RolloutSpan] = []
+        self._changes: dict[str, Any] = {}
         self._links: list[Any] = []
+        self._kept: list[list[Any]] | None = None
         self._indices: Iterator[int | str] = itertools.count(1)
         self._sequence = 0
         self._write_at = _WRITE_EVERY
-        self._open_written: list[tuple[Any, int]] = []
-        self._asked: list[int | None] | None = None
-        self._changes: dict[str, Any] = {}
-        self._kept: list[list[Any]] | None = None
-        self._identify()
+        self._writing = False
+        self._end_wanted: int | None = None
+        self._open_written: Sequence[tuple[Any, int]] = ()
+        self.offset = clock.anchor()
+        self._identify(clock.monotonic_ns() + self.offset)
         self.lock = runtime.lock if self.tracer is None else threading.RLock()
 
-    def _identify(self) -> None:
-        start = clock.monotonic_ns() + self.offset
+    def _identify(self, start: int) -> None:
         ref: int | str = 0
-        mirror = None
-        if self.tracer is not None:
-            mirror = self._mirrored_root(self.tracer, start)
+        mirror = None if self.tracer is None else self._mirrored_root(self.tracer, start)
         if mirror is None:
             self.trace_int = ids.trace_id()
             if self.sampled:
@@ -228,49 +227,52 @@ class TraceLog:
     def _new(self) -> bool:
         """Whether there is anything that the journal has not got, but for the time."""
         spans = self.spans[:]
-        return bool(
-            self._changes or self._links or any(span.row[END] is not None for span in spans)
-        ) or self._open_written != [(span.row[REF], len(span.row[ATTRIBUTES])) for span in spans]
+        return bool(self._changes or self._links or any(span.row[END] is not None for span in spans)) or list(
+            self._open_written
+        ) != [(span.row[REF], len(span.row[ATTRIBUTES])) for span in spans]
 
-    def write(self, end_ns: int | None = None) -> None:
-        """Write what is new to the journal; with `end_ns` for the last time."""
-        if self.abandoned:
-            return
-        with self.lock:
-            self._write(end_ns)
+    def write(self) -> None:
+        """Write what is new to the journal."""
+        if not self.runtime.abandoned:
+            with self.lock:
+                self._write()
 
-    def _write(self, end_ns: int | None = None) -> None:
+    def _write(self) -> None:
         """As `write`, for a caller that holds the lock: taking it again is a good part of what a line costs."""
-        if self._asked is not None:  # a finalizer or a signal's handler came in between, in this very thread
-            self._asked.append(end_ns)
+        if self._writing or self.root.row[END] is not None:
             return
-        self._asked = []
+        self._writing = True
         try:
-            self._write_line(end_ns)
-            while self._asked:
-                self._write_line(self._asked.pop(0))
+            part: dict[str, Any] = {"n": self._sequence}
+            if self._sequence == 0:
+                self._first(part)
+            if self.spans:
+                self._take_finished(part)
+            self._write_line(lines.GOES_ON, part)
         finally:
-            self._asked = None
+            self._writing = False
+            if self._end_wanted is not None:
+                self._write_end(self._end_wanted)
 
-    def _write_line(self, end_ns: int | None) -> None:
+    def _write_end(self, end_ns: int) -> None:
+        """Write the last line. The caller holds the lock."""
+        if self._writing:  # a finalizer or a signal's handler has come in between, in this very thread
+            self._end_wanted = end_ns
+            return
         part: dict[str, Any] = {"n": self._sequence}
-        if self._sequence == 0:
-            self._first(part)
+        if self.spans:
+            part["s"] = [span.row for span in self.spans]
+            self.spans = []
+        part["e"] = end_ns
+        self._write_line(lines.ENDS, part)
+
+    def _write_line(self, kind: bytes, part: dict[str, Any]) -> None:
         self._sequence += 1
-        root = self.root.row
         if self._changes:
             part["a"], self._changes = self._changes, {}
         if self._links:
             part["l"], self._links = self._links, []
-        if end_ns is None:
-            kind = lines.GOES_ON
-            self._take_finished(part)
-        else:
-            kind = lines.ENDS
-            if self.spans:
-                part["s"] = [span.row for span in self.spans]
-                self.spans = []
-            part["e"] = end_ns
+        root = self.root.row
         if root[STATUS]:
             part["st"] = root[STATUS:]
         try:
@@ -278,9 +280,11 @@ class TraceLog:
         except Exception:  # noqa: BLE001 - a value that came past the cleaning must not cost the session
             health.internal_error("tracelog.write")
             payload = orjson.dumps(salvage(part))
-        journal = self.runtime.journal
-        append = journal.append_locked if self.tracer is None else journal.append
-        append(lines.frame(kind, self.trace_hex, payload))
+        line = lines.frame(kind, self.trace_hex, payload)
+        if self.tracer is None:
+            self.runtime.journal.append_locked(line)
+        else:
+            self.runtime.journal.append(line)
 
     def _take_finished(self, part: dict[str, Any]) -> None:
         """Move the finished spans into `part`, and say which are open."""
