@@ -14,6 +14,8 @@ from .scope import late_context as _late
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+    from .runtime import Runtime
+    from .sessions import Session
     from .span import RolloutSpan
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -47,11 +49,12 @@ class phase(Scope):  # noqa: N801 - used like a function
         return phase(self._name, **self._attributes)
 
     def __enter__(self) -> Any:
-        if (switch._runtime if switch._decided else switch.runtime()) is None:  # noqa: SLF001 - off costs this
+        runtime = switch._runtime if switch._decided else switch.runtime()  # noqa: SLF001 - off costs this
+        if runtime is None:
             self._entered = (None, None, self._entered)
             return NULL
         try:
-            context = _late()
+            context = switch.context
             current = context.current()
             if current is None:
                 span = self._outside()
@@ -123,23 +126,23 @@ class session(Scope):  # noqa: N801
         return session(session_id=self._session_id, **self._arguments)
 
     def __enter__(self) -> Any:
-        if (switch._runtime if switch._decided else switch.runtime()) is None:  # noqa: SLF001 - off costs this
+        runtime = switch._runtime if switch._decided else switch.runtime()  # noqa: SLF001 - off costs this
+        if runtime is None:
             self._entered = (None, None, self._entered)
             return NULL
         try:
-            made = _make_session(self._arguments, self._session_id, block=True)
-            if made is None:
-                self._entered = (None, None, self._entered)
-                return NULL
+            made = _make_session(runtime, self._arguments, self._session_id, block=True)
             root = made.root
-            self._entered = (root, _late().attach(root), self._entered)
+            self._entered = (root, switch.context.attach(root), self._entered)
             return made
         except Exception:  # noqa: BLE001
             return self._failed("session")
 
     def _start(self) -> RolloutSpan | None:
-        made = _make_session(self._arguments, self._session_id, block=True)
-        return made.root if made is not None else None
+        runtime = switch.runtime()
+        if runtime is None:
+            return None
+        return _make_session(runtime, self._arguments, self._session_id, block=True).root
 
     def _given(self, span: RolloutSpan) -> Any:
         return span.owner
@@ -148,21 +151,12 @@ class session(Scope):  # noqa: N801
         span.owner.finish(exc)  # type: ignore[attr-defined]
 
 
-_Session: Any = None
-
-
-def _make_session(given: Mapping[str, Any], session_id: str | None, *, block: bool) -> Any:
-    global _Session  # noqa: PLW0603
-    runtime = switch.runtime()
-    if runtime is None:
-        return None
-    if _Session is None:  # loads OpenTelemetry, so it is imported with the first session and not before
-        from .sessions import Session  # noqa: PLC0415
-
-        _Session = Session
+def _make_session(
+    runtime: Runtime, given: Mapping[str, Any], session_id: str | None, *, block: bool
+) -> Session:
     runtime.start()
     tracer = runtime.tracer(_attach_processor)
-    return _Session(runtime, given, block=block, session_id=session_id, tracer=tracer)
+    return switch.Session(runtime, given, block=block, session_id=session_id, tracer=tracer)  # type: ignore[no-any-return]
 
 
 def _attach_processor(provider: TracerProvider) -> None:
@@ -180,15 +174,15 @@ def start_session(
     **attributes: Any,
 ) -> Any:
     """A rollout is submitted: for executors, which mark what becomes of it. Arguments as for `session`."""
-    if switch.runtime() is None:
+    runtime = switch.runtime()
+    if runtime is None:
         return NULL
     try:
         given = {"task_id": task_id, "group_id": group_id, "workflow": workflow, **attributes}
-        made = _make_session(given, session_id, block=False)
+        return _make_session(runtime, given, session_id, block=False)
     except Exception:  # noqa: BLE001
         health.internal_error("start_session")
-        made = None
-    return NULL if made is None else made
+        return NULL
 
 
 class step(Scope):  # noqa: N801

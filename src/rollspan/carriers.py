@@ -14,10 +14,10 @@ from opentelemetry import propagate
 from opentelemetry import trace as otel_trace
 
 from . import context, health, ids, lines, owner, semconv
+from .lines import NAME, REF
 from .null import NULL
 from .scope import Scope
 from .span import RolloutSpan
-from .spandata import KIND_INTERNAL, STATUS_UNSET
 from .tracelog import TraceLog
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def inject(span: RolloutSpan) -> dict[str, str]:
 class RemoteSession(TraceLog):
     """A session of another process, seen from here: phases can be made in it, nothing can be decided."""
 
-    __slots__ = ("_about", "_export_here", "_parent_context", "collected", "ended", "session_id", "status")
+    __slots__ = ("_export_here", "collected", "ended", "session_id", "status")
 
     def __init__(
         self,
@@ -60,10 +60,16 @@ class RemoteSession(TraceLog):
         export_here: bool,
     ) -> None:
         """With `collect` finished spans are kept in `collected`, for the caller to take home into the record."""
-        self._parent_context = parent
-        self._about = about
+        super().__init__(runtime)
+        self.trace_int = parent.trace_id
+        self.trace_hex = b"%032x" % parent.trace_id
+        self.sampled = parent.trace_flags.sampled
+        self.tracer = runtime.tracer() if export_here else None
+        root = self.root
+        root.row[REF] = f"{parent.span_id:016x}"
+        root.row[NAME] = about.get("phase", semconv.SESSION)
+        root._span_context = parent  # noqa: SLF001
         self._export_here = export_here
-        super().__init__(runtime, runtime.tracer() if export_here else None)
         # Numbers are its own process's to give; ids of another one's spans must only be unique.
         self._indices = iter(lambda: f"{ids.span_id():016x}", "")
         self.collected: list[list[Any]] | None = [] if collect else None
@@ -73,26 +79,6 @@ class RemoteSession(TraceLog):
         offset = about.get("offset", "")
         if about.get("boot") == owner.boot() != "" and offset.lstrip("-").isdigit():
             self.offset = int(offset)  # one machine, one monotonic clock: the same line of time
-
-    def _identify(self, start: int) -> None:
-        parent = self._parent_context
-        self.trace_int = parent.trace_id
-        self.trace_hex = b"%032x" % parent.trace_id
-        self.sampled = parent.trace_flags.sampled
-        name = self._about.get("phase", semconv.SESSION)
-        row: list[Any] = [
-            f"{parent.span_id:016x}",
-            None,
-            name,
-            KIND_INTERNAL,
-            start,
-            None,
-            {},
-            STATUS_UNSET,
-            "",
-        ]
-        self.root = RolloutSpan(self, row, None)
-        self.root._span_context = parent  # noqa: SLF001
 
     def __repr__(self) -> str:
         return f"<rollspan session {self.session_id} of another process>"

@@ -6,8 +6,3 @@ import time
 
 time_ns = time.time_ns
 monotonic_ns = time.monotonic_ns
-
-
-def anchor() -> int:
-    """Nanoseconds to add to `monotonic_ns()` for epoch time, as of now."""
-    return time_ns() - monotonic_ns()

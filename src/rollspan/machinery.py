@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class Machinery(Protocol):
         """Numbers of sessions, from 0."""
 
     @property
+    def sampler(self) -> Callable[[int], bool] | None:
+        """Whether our own route exports a trace's spans; None where it exports all. Records go out all the same."""
+
+    @property
     def common(self) -> dict[str, AttributeValue]:
         """What the roots of all sessions here say, when they begin."""
 
@@ -74,9 +78,6 @@ class Machinery(Protocol):
 
     def tracer(self, attach: Any = None) -> Tracer | None:
         """The tracer of a user's SDK provider, or None for light spans."""
-
-    def samples(self, trace_id: int) -> bool:
-        """Whether our own route exports this trace's spans."""
 
     def only_open_step(self) -> Any:
         """The root of the one step that is open in this process, else None."""

@@ -74,7 +74,7 @@ class Runtime:
         self.live: dict[int, Any] = {}
         self.steps: dict[int, OpenTrace] = {}
         self.abandoned = False
-        self._sampler = sampler_from_environment()
+        self.sampler = sampler_from_environment()
         self._owner: owner.Owner | None = None
         self._worker: Worker | None = None
         self.journal = Journal(self.lock, self._open, wake=self._wake)
@@ -172,10 +172,6 @@ class Runtime:
         from . import __version__  # noqa: PLC0415
 
         return provider.get_tracer(semconv.SCOPE_NAME, __version__)
-
-    def samples(self, trace_id: int) -> bool:
-        """Whether our own route exports this trace's spans; its record goes out all the same."""
-        return self._sampler is None or self._sampler(trace_id)
 
     def only_open_step(self) -> Any:
         """The step that is open in this process, where there is just one: executors call from other threads."""

@@ -285,7 +285,7 @@ class Session(WaitingTrace):
                         "rollspan: session %s was consumed without a verdict; it counts as accepted",
                         self.session_id,
                     )
-                    self._set_status(semconv.ACCEPTED, None)
+                    self._set_status(semconv.ACCEPTED)
                 elif self.status != semconv.ACCEPTED:
                     health.warn_once(
                         "api.consumed_not_accepted",
@@ -349,7 +349,9 @@ class Session(WaitingTrace):
         except Exception:  # noqa: BLE001
             health.internal_error("session.verdict")
 
-    def _set_status(self, status: str, reason: str | None, extra: Mapping[str, Any] | None = None) -> None:
+    def _set_status(
+        self, status: str, reason: str | None = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
         self.status = status
         changes: dict[str, Any] = {semconv.STATUS: status}
         if reason is not None or extra:
@@ -377,14 +379,14 @@ class Session(WaitingTrace):
 
     def finish(self, exc: BaseException | None = None) -> None:
         """The `with` block ends: without a verdict it was accepted and consumed, or failed, or cancelled."""
-        if self.abandoned:
+        if self.runtime.abandoned:
             return
         with self.lock:
-            if self.ended:
+            if self.root.row[END] is not None:
                 return
             if self.status == semconv.PENDING:
                 if exc is None:
-                    self._set_status(semconv.ACCEPTED, None)
+                    self._set_status(semconv.ACCEPTED)
                 elif isinstance(exc, _CANCELLATIONS):
                     self._set_status(semconv.DROPPED, semconv.CANCELLED)
                 else:
@@ -396,11 +398,11 @@ class Session(WaitingTrace):
                     self.root.fail(exc)
             if self._consumed is None:
                 self._consumed = self.status == semconv.ACCEPTED and exc is None
-                if self._consumed:
+                if self._consumed and self.runtime.steps:
                     step = self._step()
                     if step is not None:
                         self._link(step, semconv.LINK_CONSUME, semconv.STEP_CONSUME)
-            self._finish_now(self.now())
+            self._finish_now(clock.monotonic_ns() + self.offset)
 
     def abort(self, reason: str) -> None:
         """The process ends in good order with the session still open: keep its verdict, or drop it."""
@@ -419,7 +421,8 @@ class Session(WaitingTrace):
         root = self.root
         if root.row[END] is not None:
             return
-        self._close_wait(end)
+        if self._wait is not None:
+            self._close_wait(end)
         root.row[END] = end
         for span in self.spans:
             if span.row[END] is None:

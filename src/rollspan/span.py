@@ -118,24 +118,13 @@ class RolloutSpan(Span):
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes. A phase's short names (`model`, `score`) work here too; None sets nothing."""
-        row = self.row
-        if row[END] is not None:
+        if self.row[END] is not None:
             health.warn_once(
                 "api.set_after_end", "rollspan: attributes set on %r after its end are ignored", self.name
             )
             return
         try:
-            if self.mirror is None and self.parent is not None:  # the commonest by far
-                settings = self.owner.runtime.settings
-                describe.put(
-                    row[ATTRIBUTES],
-                    row[NAME],
-                    attributes,
-                    settings.attribute_max_bytes,
-                    content=settings.capture_content,
-                )
-            else:
-                self._put(attributes)
+            self._put(attributes)
         except Exception:  # noqa: BLE001
             health.internal_error("span.set_attributes")
 
@@ -143,11 +132,12 @@ class RolloutSpan(Span):
         """Take attributes by any of their names, whatever their values are."""
         settings = self.owner.runtime.settings
         limit, content = settings.attribute_max_bytes, settings.capture_content
+        row = self.row
         if self.mirror is None and self.parent is not None:
-            describe.put(self.attributes, self.name, given, limit, content=content)
+            describe.put(row[ATTRIBUTES], row[NAME], given, limit, content=content)
         else:
             fresh: dict[str, AttributeValue] = {}
-            describe.put(fresh, self.name, given, limit, content=content)
+            describe.put(fresh, row[NAME], given, limit, content=content)
             if self.parent is None:
                 with self.owner.lock:
                     fresh = fit_root(self.attributes, fresh)

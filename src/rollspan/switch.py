@@ -13,6 +13,10 @@ _KNOWN = frozenset(name for variable in config.VARIABLES.values() for name in va
 _decided = False
 _runtime: Runtime | None = None
 
+# What the API works with where rollspan is on; not loaded before.
+context: Any = None
+Session: Any = None
+
 
 def runtime() -> Runtime | None:
     """The running machinery, or None while rollspan is off."""
@@ -46,8 +50,13 @@ def _start(resolved: config.Resolved) -> None:
 
 def _made(settings: config.Settings) -> Runtime:
     # These load OpenTelemetry, and much else: all that sessions will need, while no fork can come in between.
-    from . import carriers, lifecycle, processor, sessions, steps  # noqa: F401, PLC0415
+    global Session, context
+    from . import carriers, lifecycle, processor, steps  # noqa: F401, PLC0415
+    from . import context as loaded  # noqa: PLC0415
     from .runtime import Runtime  # noqa: PLC0415
+    from .sessions import Session as Loaded  # noqa: PLC0415
+
+    context, Session = loaded, Loaded
 
     lifecycle.register(
         before_exit=wait_until_built, at_exit=lambda: shutdown(None), after_fork=_renew_after_fork

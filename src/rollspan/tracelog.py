@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, set_span_in_context
+from opentelemetry.trace import SpanKind, set_span_in_context
 
 from . import clock, describe, health, ids, lines, semconv
 from .attributes import salvage
@@ -74,7 +74,7 @@ class TraceLog:
     def __init__(self, runtime: Machinery, tracer: Tracer | None = None) -> None:
         """With a `tracer` every span has a real one made by it beside it, which its provider exports."""
         self.runtime = runtime
-        self.tracer = tracer
+        self.tracer: Tracer | None = None
         self.sampled = True
         self.spans: list[RolloutSpan] = []
         self._changes: dict[str, Any] = {}
@@ -86,34 +86,32 @@ class TraceLog:
         self._writing = False
         self._end_wanted: int | None = None
         self._open_written: Sequence[tuple[Any, int]] = ()
-        self.offset = clock.anchor()
-        self._identify(clock.monotonic_ns() + self.offset)
-        self.lock = runtime.lock if self.tracer is None else threading.RLock()
-
-    def _identify(self, start: int) -> None:
-        ref: int | str = 0
-        mirror = None if self.tracer is None else self._mirrored_root(self.tracer, start)
-        if mirror is None:
+        now = clock.monotonic_ns()
+        start = clock.time_ns()
+        self.offset = start - now
+        row: list[Any] = [0, None, self.root_name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
+        self.root = RolloutSpan(self, row, None)
+        if tracer is None or not self._mirror_root(tracer):
             self.trace_int = ids.trace_id()
-            if self.sampled:
-                self.sampled = self.runtime.samples(self.trace_int)
-        else:
-            context = mirror.get_span_context()
-            self.trace_int = context.trace_id
-            ref = f"{context.span_id:016x}"
+            self.lock = runtime.lock
+            if self.sampled and runtime.sampler is not None:
+                self.sampled = runtime.sampler(self.trace_int)
         self.trace_hex = b"%032x" % self.trace_int
-        row: list[Any] = [ref, None, self.root_name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
-        self.root = RolloutSpan(self, row, None, mirror)
 
-    def _mirrored_root(self, tracer: Tracer, start: int) -> Span | None:
-        """The real root; None where their sampler leaves the trace out: the record is ours all the same."""
-        mirror = tracer.start_span(self.root_name, Context(), start_time=start)
-        if mirror.is_recording():
+    def _mirror_root(self, tracer: Tracer) -> bool:
+        """Make the real root; False where their sampler leaves the trace out: the record is ours all the same."""
+        root = self.root
+        mirror = tracer.start_span(self.root_name, Context(), start_time=root.row[START])
+        self.sampled = mirror.is_recording()
+        if self.sampled:
+            root.mirror = mirror
+            context = mirror.get_span_context()
+            root.row[REF] = f"{context.span_id:016x}"
+            self.trace_int = context.trace_id
+            self.tracer = tracer
+            self.lock = threading.RLock()
             self._kept = []
-            return mirror
-        self.tracer = None
-        self.sampled = False
-        return None
+        return self.sampled
 
     @property
     def trace_id(self) -> str:
@@ -142,25 +140,19 @@ class TraceLog:
     ) -> RolloutSpan:
         """Open a phase below `parent`."""
         start = clock.monotonic_ns() + self.offset if start_ns is None else start_ns
-        said = _SAID.get(name)
-        if said is None:
-            kind = KIND_INTERNAL
-            attributes: dict[str, Any] = {}
-        else:
-            name, kind, attributes = said
-            attributes = attributes.copy()
+        kind = KIND_INTERNAL
+        attributes: dict[str, Any] = {}
+        if name in _SAID:
+            name, kind, said = _SAID[name]
+            attributes.update(said)
         row = [None, parent.row[REF], name, kind, start, None, attributes, STATUS_UNSET, ""]
         if self.tracer is None:
             row[REF] = next(self._indices)
             span = RolloutSpan(self, row, parent)
-            if given:
-                settings = self.runtime.settings
-                limit, content = settings.attribute_max_bytes, settings.capture_content
-                describe.put(attributes, name, given, limit, content=content)
         else:
             span = self._mirrored(self.tracer, row, parent)
-            if given:
-                span._put(given)  # noqa: SLF001
+        if given:
+            span._put(given)  # noqa: SLF001
         self.spans.append(span)
         return span
 
