@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_NAME = 2  # `lines.NAME`, in a module that is loaded before that one
+
 
 class phase(Scope):  # noqa: N801 - used like a function
     """A named interval of work in the current session: `with`, `async with`, or a decorator.
@@ -54,17 +56,12 @@ class phase(Scope):  # noqa: N801 - used like a function
             self._entered = (None, None, self._entered)
             return NULL
         try:
-            context = switch.context
-            current = context.current()
-            if current is None:
-                span = self._outside()
-            else:
-                span = current.owner.start_phase(self._name, self._attributes, current)
+            span, token = switch.context.enter(self._name, self._attributes)
             if span is None:
-                self._entered = (None, None, self._entered)
-                return NULL
-            self._entered = (span, context.attach(span), self._entered)
-            return span
+                span = self._outside()
+                token = switch.context.attach(span) if span is not None else None
+            self._entered = (span, token, self._entered)
+            return NULL if span is None else span
         except Exception:  # noqa: BLE001
             return self._failed("phase")
 
@@ -120,7 +117,7 @@ class session(Scope):  # noqa: N801
             )
         self._entered = None
         self._session_id = session_id
-        self._arguments = {"task_id": task_id, "group_id": group_id, "workflow": workflow, **attributes}
+        self._arguments = _named(attributes, task_id, group_id, workflow)
 
     def _again(self) -> Scope:
         return session(session_id=self._session_id, **self._arguments)
@@ -151,6 +148,16 @@ class session(Scope):  # noqa: N801
         span.owner.finish(exc)  # type: ignore[attr-defined]
 
 
+def _named(attributes: dict[str, Any], task_id: Any, group_id: Any, workflow: Any) -> dict[str, Any]:
+    if task_id is not None:
+        attributes["task_id"] = task_id
+    if group_id is not None:
+        attributes["group_id"] = group_id
+    if workflow is not None:
+        attributes["workflow"] = workflow
+    return attributes
+
+
 def _make_session(
     runtime: Runtime, given: Mapping[str, Any], session_id: str | None, *, block: bool
 ) -> Session:
@@ -178,7 +185,7 @@ def start_session(
     if runtime is None:
         return NULL
     try:
-        given = {"task_id": task_id, "group_id": group_id, "workflow": workflow, **attributes}
+        given = _named(attributes, task_id, group_id, workflow)
         return _make_session(runtime, given, session_id, block=False)
     except Exception:  # noqa: BLE001
         health.internal_error("start_session")
@@ -261,12 +268,37 @@ def record_generation(
     one per token; `continuation` says that it goes on from an aborted generation and is no new turn. `prompt`
     and `completion` are recorded only where `ROLLSPAN_CAPTURE_CONTENT` asks for it.
     """
-    _on("generate").set_attributes(locals())  # None stands for what was not given, and sets nothing
+    given: dict[str, Any] = {}
+    if model is not None:
+        given["model"] = model
+    if provider is not None:
+        given["provider"] = provider
+    if operation is not None:
+        given["operation"] = operation
+    if input_tokens is not None:
+        given["input_tokens"] = input_tokens
+    if output_tokens is not None:
+        given["output_tokens"] = output_tokens
+    if cached_tokens is not None:
+        given["cached_tokens"] = cached_tokens
+    if weight_version is not None:
+        given["weight_version"] = weight_version
+    if finish_reasons is not None:
+        given["finish_reasons"] = finish_reasons
+    if conversation_id is not None:
+        given["conversation_id"] = conversation_id
+    if continuation is not None:
+        given["continuation"] = continuation
+    if prompt is not None:
+        given["prompt"] = prompt
+    if completion is not None:
+        given["completion"] = completion
+    _on("generate").set_attributes(given)
 
 
 def record_reward(score: float, name: str | None = None) -> None:
     """Give the current reward phase its score, and the name of what was scored."""
-    _on("reward").set_attributes({"score": score, "reward_name": name})
+    _on("reward").set_attributes({"score": score} if name is None else {"score": score, "reward_name": name})
 
 
 def record_tool_call(
@@ -287,11 +319,11 @@ def _on(name: str) -> Any:
     """The innermost open phase of this name, or the null object."""
     if (switch._runtime if switch._decided else switch.runtime()) is None:  # noqa: SLF001
         return NULL
-    span = found = _late().current()
-    while span is not None and span.name != name:
+    span = found = switch.context.current()
+    while span is not None:
+        if span.row[_NAME] == name:
+            return span
         span = span.parent
-    if span is not None:
-        return span
     if found is not None:
         health.warn_once(
             f"api.no_{name}",

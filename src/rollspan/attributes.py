@@ -219,6 +219,13 @@ def clean_into(target: dict[str, AttributeValue], new: Mapping[Any, Any], limit:
         target[name] = cleaned
 
 
+def fit(attributes: Mapping[Any, Any], limit: int) -> dict[str, AttributeValue]:
+    """The attributes with every value in its form."""
+    cleaned: dict[str, AttributeValue] = {}
+    clean_into(cleaned, attributes, limit)
+    return cleaned
+
+
 def fit_root(
     known: dict[str, AttributeValue], new: Mapping[str, AttributeValue]
 ) -> dict[str, AttributeValue]:

@@ -13,8 +13,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import propagate
 from opentelemetry import trace as otel_trace
 
-from . import context, health, ids, lines, owner, semconv
-from .lines import NAME, REF
+from . import context, describe, health, ids, lines, owner, semconv
+from .lines import ATTRIBUTES, NAME, REF
 from .null import NULL
 from .scope import Scope
 from .span import RolloutSpan
@@ -102,7 +102,9 @@ class RemoteSession(TraceLog):
             return False
         with contextlib.suppress(ValueError):
             self.spans.remove(span)
-        self.keep(span.row)
+        row = span.row
+        row[ATTRIBUTES] = describe.described(row[NAME], row[ATTRIBUTES])
+        self.keep(row)
         return True
 
     def keep(self, row: list[Any]) -> None:

@@ -7,12 +7,14 @@ between (an HTTP client's) changes the latter and leaves ours.
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
+from opentelemetry.context import Context
 
 from .lines import END
 
@@ -31,21 +33,31 @@ _get_current, _attach = (
     else (otel_context.get_current, otel_context.attach)
 )
 
-_OTEL_SPAN_KEY = next(iter(otel_trace.set_span_in_context(otel_trace.INVALID_SPAN, otel_context.Context())))
+_OTEL_SPAN_KEY = next(iter(otel_trace.set_span_in_context(otel_trace.INVALID_SPAN, Context())))
 
 
 def attach(span: RolloutSpan) -> Any:
     """Make `span` current in this thread or task; returns what `detach` wants."""
-    here = {**_get_current()}
-    here[_OTEL_SPAN_KEY] = here[_PHASE_KEY] = span
-    return _attach(otel_context.Context(here))
+    return _attach(Context({**_get_current(), _OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
+
+
+def enter(name: str, given: Mapping[str, Any]) -> tuple[RolloutSpan | None, Any]:
+    """Open a phase below the innermost one that is open here, and make it current; None where there is none."""
+    here = _get_current()
+    parent: RolloutSpan | None = here.get(_PHASE_KEY)  # type: ignore[assignment]
+    while parent is not None and (parent.row[END] is not None or parent.owner.runtime.abandoned):
+        parent = parent.parent
+    if parent is None:
+        return None, None
+    span = parent.owner.start_phase(name, given, parent)
+    if span is None:
+        return None, None
+    return span, _attach(Context({**here, _OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
 
 
 def attach_step(span: RolloutSpan) -> Any:
     """Make a trainer's step current: its own spans hang below it, sessions only link to it."""
-    here = {**_get_current()}
-    here[_OTEL_SPAN_KEY] = here[_STEP_KEY] = span
-    return _attach(otel_context.Context(here))
+    return _attach(Context({**_get_current(), _OTEL_SPAN_KEY: span, _STEP_KEY: span}))
 
 
 def detach(token: Any) -> None:

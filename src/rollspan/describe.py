@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any, Final
 
 from . import health, semconv
-from .attributes import INT64, MAX_ATTRIBUTES, clean, clean_into, error_type, fit_name
+from .attributes import MAX_ATTRIBUTES, clean, clean_into, error_type, fit_name
 
 _GENERATE_NAMES = {
     "model": semconv.REQUEST_MODEL,
@@ -46,6 +45,7 @@ OPERATIONS: Final = {
     semconv.TOOLCALL: semconv.OPERATION_EXECUTE_TOOL,
 }
 """What the name of a phase alone says."""
+_ANY_LENGTH: Final = 1 << 62
 _COUNTS = frozenset({"input_tokens", "output_tokens", "cached_tokens"})
 _SPECIAL = frozenset(
     {
@@ -83,64 +83,79 @@ def is_content(phase: str | None, name: Any) -> bool:
     return phase in _CONTENT and word in _TOOL_WORDS
 
 
-# By phase and type of value: the words for which a value of that type is only put under its key, and nothing else
-# is looked at. Users' own names join them when they were seen and found fit: they are few and come again and again.
-_Words = dict[type, dict[Any, str]]
-_WORDS_KEPT = 4096
-
-
-def _words(short: Mapping[str, str]) -> _Words:
-    free = {name: key for name, key in short.items() if name not in _COUNTS and name != "score"}
-    measured = {name: key for name, key in short.items() if name not in _COUNTS}
-    return {str: free, bool: dict(free), int: dict(short), float: measured}
-
-
-_WORDS: dict[str | None, _Words] = {phase: _words(short) for phase, short in _SHORT_NAMES.items()}
-_OTHER_WORDS = _words({})
+# By phase, the names that may stand in the journal as they were given, which is decided once for each. Users' own
+# join the known ones when they were seen and found fit: they are few and come again and again.
+_KNOWN: dict[str | None, set[Any]] = {
+    SUBMISSION: set(_SESSION_NAMES),
+    semconv.GENERATE: {*_GENERATE_NAMES, "weight_version", "finish_reasons", "continuation"},
+    semconv.TOOLCALL: set(_TOOLCALL_NAMES),
+    semconv.REWARD: set(_REWARD_NAMES),
+}
+_KNOWN_ELSEWHERE: set[Any] = set()
+_KNOWN_KEPT = 4096
+_SCALARS: Final = frozenset({str, bool, int, float})
+# Those of the known names that stand for others, and what they stand for: the two never mix in one phase.
+_SHORT: dict[str | None, frozenset[str]] = {phase: frozenset(known) for phase, known in _KNOWN.items()}
+_LONG: dict[str | None, frozenset[str]] = {
+    phase: frozenset(short.values()) for phase, short in _SHORT_NAMES.items()
+}
+_LONG[semconv.GENERATE] |= {
+    semconv.WEIGHT_VERSION_MIN,
+    semconv.WEIGHT_VERSION_MAX,
+    semconv.FINISH_REASONS,
+    semconv.CONTINUATION,
+}
 
 
 def put(
     target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limit: int, *, content: bool
 ) -> None:
-    """Put what was given to a phase into its attributes `target`, under the specification's names, cleaned.
+    """Put what was given to a phase into its attributes `target`.
 
-    Names that mean nothing special stay as they are. Prompts, completions, tool arguments and results are
-    left out unless `content` is true; then they are given as JSON text.
+    Scalars under known names are taken as they are: whoever reads the journal describes them (see `described`), and
+    whoever writes it looks at the values once, all together. Anything else is brought into its form here and now:
+    it may change, or must not be kept. Prompts, completions, tool arguments and results are left out unless
+    `content` is true; then they are given as JSON text.
     """
-    if len(target) + len(given) >= MAX_ATTRIBUTES:  # one word may become two
-        clean_into(target, given_attributes(phase, given, content=content), limit)
-        return
-    words = _WORDS.get(phase, _OTHER_WORDS)
+    if (
+        _KNOWN.get(phase, _KNOWN_ELSEWHERE).issuperset(given)
+        and _SCALARS.issuperset(map(type, given.values()))
+        and len(target) + len(given) < MAX_ATTRIBUTES
+    ):
+        target.update(given)
+    else:
+        put_described(target, phase, given, limit, content=content)
+
+
+def put_described(
+    target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limit: int, *, content: bool
+) -> None:
+    """As `put`, everything under the specification's names and in its form."""
+    known = described(phase, target)
+    if known is not target:
+        target.clear()
+        target.update(known)
     for name, value in given.items():
-        if value is None:
-            continue
-        kind = type(value)
-        key = words[kind].get(name) if kind in words else None
-        if key is not None and (  # a known word with a value of the commonest kinds: most of what ever comes
-            (value.isascii() and len(value) <= limit)
-            if kind is str
-            else kind is bool or (isfinite(value) if kind is float else -INT64 <= value < INT64)
-        ):
-            target[key] = value
-        elif name == "finish_reasons" and phase == semconv.GENERATE and kind is str and _short(value, limit):
-            target[semconv.FINISH_REASONS] = [value]
-        else:
+        if value is not None:
             clean_into(target, given_attributes(phase, {name: value}, content=content), limit)
             if type(name) is str and name in target:
-                _learn(words, phase, name)
+                _learn(phase, name)
 
 
-def _short(value: str, limit: int) -> bool:
-    return value.isascii() and len(value) <= limit
-
-
-def _learn(words: _Words, phase: str | None, name: str) -> None:
+def _learn(phase: str | None, name: str) -> None:
     """Next time `name`, which came out as it was given, need not be looked at."""
-    if name in _SPECIAL or name in _SHORT_NAMES.get(phase, ()) or is_content(phase, name):
-        return
-    for known in words.values():
-        if len(known) < _WORDS_KEPT:
-            known[name] = name
+    known = _KNOWN.get(phase, _KNOWN_ELSEWHERE)
+    if len(known) < _KNOWN_KEPT and name not in _LONG.get(phase, ()) and not is_content(phase, name):
+        known.add(name)
+
+
+def described(phase: str | None, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A phase's attributes as the journal has them, under the specification's names."""
+    if phase not in _SHORT or _SHORT[phase].isdisjoint(attributes):
+        return attributes
+    result: dict[str, Any] = {}
+    clean_into(result, given_attributes(phase, attributes, content=True), _ANY_LENGTH)
+    return result
 
 
 def given_attributes(phase: str | None, given: Mapping[str, Any], *, content: bool) -> Mapping[str, Any]:

@@ -23,7 +23,9 @@ The JSON object's keys, all but `n` optional:
     st  status of the root: [code, message]
     e   end of the root, epoch ns (last line)
 
-A `ref` is the span's number within its trace (0 the root), from which its id follows, or its id in hex.
+A `ref` is the span's number within its trace (0 the root), from which its id follows, or its id in hex. In spans
+with a number, and on the root in line 0, attributes may stand under the API's short names (`model`, `task_id`), and
+get their own when the line is read.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from zlib import crc32
 
 import orjson
 
-from . import health, ids, semconv
+from . import describe, health, ids, semconv
 from .spandata import KIND_INTERNAL, STATUS_UNSET, Link, SpanData
 
 REF, PARENT, NAME, KIND, START, END, ATTRIBUTES, STATUS, MESSAGE = range(9)
@@ -126,7 +128,20 @@ def parts_of(lines: Iterable[Line]) -> dict[int, dict[str, Any]]:
     for line in lines:
         part = orjson.loads(line.raw[_JSON_AT:])
         parts[part["n"]] = part
+        _describe(part)
     return parts
+
+
+def _describe(part: dict[str, Any]) -> None:
+    """Put the specification's names where the API's short ones stand."""
+    if part["n"] == 0 and "a" in part:
+        part["a"] = describe.described(describe.SUBMISSION, part["a"])
+    for row in part.get("s", ()):
+        if row[ATTRIBUTES] and type(row[REF]) is int:
+            row[ATTRIBUTES] = describe.described(row[NAME], row[ATTRIBUTES])
+    for row in part.get("o", ()):
+        if row[-1] and type(row[REF]) is int:
+            row[-1] = describe.described(row[NAME], row[-1])
 
 
 def assemble_parts(

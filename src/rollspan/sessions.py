@@ -78,13 +78,9 @@ class Session(WaitingTrace):
         known = runtime.common.copy()
         known[semconv.SESSION_ID] = self.session_id
         known[semconv.REQUEST_ID] = next(runtime.request_ids)
-        describe.put(
-            known,
-            describe.SUBMISSION,
-            given,
-            settings.attribute_max_bytes,
-            content=settings.capture_content,
-        )
+        limit, content = settings.attribute_max_bytes, settings.capture_content
+        put = describe.put if self.tracer is None else describe.put_described
+        put(known, describe.SUBMISSION, given, limit, content=content)
         if len(known) > MAX_ROOT_ATTRIBUTES:
             known = fit_root({}, known)
         root = self.root
@@ -180,9 +176,9 @@ class Session(WaitingTrace):
         self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
     ) -> RolloutSpan | None:
         """Open a phase below the innermost one that is current, or None where the session is over."""
-        if (self.root.row[END] is not None or self.runtime.abandoned) and not self._mine("phase()"):
-            return None
         if parent is None:
+            if not self._mine("phase()"):
+                return None
             current = context.current()
             parent = current if current is not None and current.owner is self else self.root
         if self._wait is not None and not self._waits_for(semconv.POST_WAIT):
@@ -208,7 +204,8 @@ class Session(WaitingTrace):
             return not self.abandoned
         if not super().end_span(span, end_ns, late=late):
             return False
-        if self.status != semconv.PENDING or self._executing or self._ends_with is span:
+        # Whatever waits for a phase's end was brought about by a verdict.
+        if (self._executing or self.status != semconv.PENDING) and not self.runtime.abandoned:
             with self.lock:
                 self._after(span)
         return True

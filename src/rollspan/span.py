@@ -137,7 +137,7 @@ class RolloutSpan(Span):
             describe.put(row[ATTRIBUTES], row[NAME], given, limit, content=content)
         else:
             fresh: dict[str, AttributeValue] = {}
-            describe.put(fresh, row[NAME], given, limit, content=content)
+            describe.put_described(fresh, row[NAME], given, limit, content=content)
             if self.parent is None:
                 with self.owner.lock:
                     fresh = fit_root(self.attributes, fresh)

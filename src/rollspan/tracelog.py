@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, set_span_in_context
 
 from . import clock, describe, health, ids, lines, semconv
-from .attributes import salvage
+from .attributes import fit, salvage
 from .lines import ATTRIBUTES, END, KIND, NAME, REF, START, STATUS
 from .span import RolloutSpan
 from .spandata import KIND_CLIENT, KIND_INTERNAL, STATUS_UNSET
@@ -145,14 +145,28 @@ class TraceLog:
         if name in _SAID:
             name, kind, said = _SAID[name]
             attributes.update(said)
-        row = [None, parent.row[REF], name, kind, start, None, attributes, STATUS_UNSET, ""]
         if self.tracer is None:
-            row[REF] = next(self._indices)
+            row = [
+                next(self._indices),
+                parent.row[REF],
+                name,
+                kind,
+                start,
+                None,
+                attributes,
+                STATUS_UNSET,
+                "",
+            ]
             span = RolloutSpan(self, row, parent)
+            if given:
+                settings = self.runtime.settings
+                limit, content = settings.attribute_max_bytes, settings.capture_content
+                describe.put(attributes, name, given, limit, content=content)
         else:
+            row = [None, parent.row[REF], name, kind, start, None, attributes, STATUS_UNSET, ""]
             span = self._mirrored(self.tracer, row, parent)
-        if given:
-            span._put(given)  # noqa: SLF001
+            if given:
+                span._put(given)  # noqa: SLF001
         self.spans.append(span)
         return span
 
@@ -187,21 +201,22 @@ class TraceLog:
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """Close a phase; False where it was closed before (by hand, or with its session)."""
         row = span.row
-        if row[END] is not None or self.runtime.abandoned:
+        if row[END] is not None:
             return False
-        end = clock.monotonic_ns() + self.offset if end_ns is None else end_ns
-        if end < row[START]:
+        if end_ns is None:
+            end_ns = clock.monotonic_ns() + self.offset
+        elif end_ns < row[START]:
             health.warn_once(
                 "api.end_before_start",
                 "rollspan: phase %r was to end before its start; it ends at its start",
                 span.name,
             )
-            end = row[START]
+            end_ns = row[START]
         if late:
             span._put_clean({semconv.LATE: True})  # noqa: SLF001
-        row[END] = end
+        row[END] = end_ns
         if span.mirror is not None:
-            span.mirror.end(end)
+            span.mirror.end(end_ns)
         if len(self.spans) >= self._write_at:
             self.write()
         return True
@@ -267,16 +282,32 @@ class TraceLog:
         root = self.root.row
         if root[STATUS]:
             part["st"] = root[STATUS:]
-        try:
-            payload = orjson.dumps(part)
-        except Exception:  # noqa: BLE001 - a value that came past the cleaning must not cost the session
-            health.internal_error("tracelog.write")
-            payload = orjson.dumps(salvage(part))
+        payload = self._payload(part)
         line = lines.frame(kind, self.trace_hex, payload)
         if self.tracer is None:
             self.runtime.journal.append_locked(line)
         else:
             self.runtime.journal.append(line)
+
+    def _payload(self, part: dict[str, Any]) -> bytes:
+        """The line's JSON. Values that JSON does not have, or that are too long, are brought into their form first."""
+        limit = self.runtime.settings.attribute_max_bytes
+        try:
+            payload = orjson.dumps(part)
+            if len(payload) <= limit and b"null" not in payload:
+                return payload
+        except orjson.JSONEncodeError:
+            pass
+        for row in (*part.get("s", ()), *part.get("o", ())):
+            at = ATTRIBUTES if len(row) > ATTRIBUTES else -1
+            row[at] = fit(row[at], limit)
+        if "a" in part:
+            part["a"] = fit(part["a"], limit)
+        try:
+            return orjson.dumps(part)
+        except orjson.JSONEncodeError:
+            health.internal_error("tracelog.write")
+            return orjson.dumps(salvage(part))
 
     def _take_finished(self, part: dict[str, Any]) -> None:
         """Move the finished spans into `part`, and say which are open."""
