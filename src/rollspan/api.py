@@ -36,12 +36,12 @@ class phase(Scope):  # noqa: N801 - used like a function
     __slots__ = ("_attributes", "_name")
 
     def __init__(self, name: str, /, **attributes: Any) -> None:
-        if callable(name):
-            raise TypeError("a phase needs a name: write @rollspan.phase('reward'), not @rollspan.phase")
+        try:
+            known = name in _known_names
+        except TypeError:  # nothing that can be a name
+            known = False
         self._entered = None
-        self._name = (
-            name if type(name) is str and name and name.isascii() and len(name) < 256 else fit_name(name)
-        )
+        self._name = name if known else _phase_name(name)
         self._attributes = attributes
 
     def __repr__(self) -> str:
@@ -51,33 +51,24 @@ class phase(Scope):  # noqa: N801 - used like a function
         return phase(self._name, **self._attributes)
 
     def __enter__(self) -> Any:
-        runtime = switch._runtime if switch._decided else switch.runtime()  # noqa: SLF001 - off costs this
-        if runtime is None:
+        if switch._runtime is None and switch.runtime() is None:  # noqa: SLF001 - off costs this
             self._entered = (None, None, self._entered)
             return NULL
         try:
-            span, token = switch.context.enter(self._name, self._attributes)
-            if span is None:
-                span = self._outside()
-                token = switch.context.attach(span) if span is not None else None
-            self._entered = (span, token, self._entered)
-            return NULL if span is None else span
+            entered = switch.context.enter(self._name, self._attributes, self._entered)
+            if entered is None:
+                return super().__enter__()
+            self._entered = entered
+            return entered[0]
         except Exception:  # noqa: BLE001
             return self._failed("phase")
 
     def _start(self) -> RolloutSpan | None:
         if switch.runtime() is None:
             return None
-        current = _late().current()
-        if current is None:
-            return self._outside()
-        return current.owner.start_phase(self._name, self._attributes, current)  # type: ignore[no-any-return]
-
-    def _outside(self) -> RolloutSpan | None:
-        """Start it where no session is: in the trainer's step, if there is one here."""
-        step_span = _late().current_step()
-        if step_span is not None:
-            return step_span.owner.start_phase(self._name, self._attributes, step_span)  # type: ignore[no-any-return]
+        around = _late().current() or _late().current_step()
+        if around is not None:
+            return around.owner.start_phase(self._name, self._attributes, around)  # type: ignore[no-any-return]
         health.warn_once(
             "api.no_session",
             "rollspan: phase %r has no session here and is not recorded; start one, or bring one along with "
@@ -86,10 +77,38 @@ class phase(Scope):  # noqa: N801 - used like a function
         )
         return None
 
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        entered = self._entered
+        if exc is not None or entered is None or entered[2] is not None or entered[0] is None:
+            super().__exit__(kind, exc, traceback)
+            return
+        span, token, self._entered = entered  # the one entry there is, left in order
+        try:
+            try:
+                token.var.reset(token)
+            except Exception:  # noqa: BLE001 - left elsewhere than it was entered, or no contextvars' token
+                _late().detach(token)
+            span.owner.end_span(span)
+        except Exception:  # noqa: BLE001
+            health.internal_error("phase.exit")
+
     def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
         if exc is not None:
             span.fail(exc)
         span.owner.end_span(span)
+
+
+_known_names: set[Any] = set()  # of phases, seen and found fit: they are few and come again and again
+_KNOWN_NAMES_KEPT = 4096
+
+
+def _phase_name(name: Any) -> str:
+    if callable(name):
+        raise TypeError("a phase needs a name: write @rollspan.phase('reward'), not @rollspan.phase")
+    fit = fit_name(name)
+    if fit is name and len(_known_names) < _KNOWN_NAMES_KEPT:
+        _known_names.add(name)
+    return fit
 
 
 class session(Scope):  # noqa: N801
@@ -123,7 +142,7 @@ class session(Scope):  # noqa: N801
         return session(session_id=self._session_id, **self._arguments)
 
     def __enter__(self) -> Any:
-        runtime = switch._runtime if switch._decided else switch.runtime()  # noqa: SLF001 - off costs this
+        runtime = switch._runtime or switch.runtime()  # noqa: SLF001 - off costs this
         if runtime is None:
             self._entered = (None, None, self._entered)
             return NULL
@@ -145,7 +164,7 @@ class session(Scope):  # noqa: N801
         return span.owner
 
     def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
-        span.owner.finish(exc)  # type: ignore[attr-defined]
+        span.owner.finish(exc)
 
 
 def _named(attributes: dict[str, Any], task_id: Any, group_id: Any, workflow: Any) -> dict[str, Any]:
@@ -223,7 +242,7 @@ class step(Scope):  # noqa: N801
         return span.owner
 
     def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
-        span.owner.finish(exc)  # type: ignore[attr-defined]
+        span.owner.finish(exc)
 
 
 def current_span() -> Any:
@@ -317,13 +336,13 @@ _RECORDERS = {
 
 def _on(name: str) -> Any:
     """The innermost open phase of this name, or the null object."""
-    if (switch._runtime if switch._decided else switch.runtime()) is None:  # noqa: SLF001
+    if switch._runtime is None and switch.runtime() is None:  # noqa: SLF001
         return NULL
     span = found = switch.context.current()
-    while span is not None:
-        if span.row[_NAME] == name:
-            return span
+    while span is not None and span.row[_NAME] != name:
         span = span.parent
+    if span is not None:
+        return span
     if found is not None:
         health.warn_once(
             f"api.no_{name}",

@@ -138,6 +138,9 @@ class RemoteSession(TraceLog):
     def write(self) -> None:
         """Nothing: its own process writes the session."""
 
+    def finish(self, exc: BaseException | None = None) -> None:
+        """Nothing: its own process ends the session."""
+
     def change(self, attributes: dict[str, Any]) -> None:
         """Attributes of a session are for its own process to set."""
         self._not_here("setting an attribute of the session")

@@ -41,18 +41,21 @@ def attach(span: RolloutSpan) -> Any:
     return _attach(Context({**_get_current(), _OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
 
 
-def enter(name: str, given: Mapping[str, Any]) -> tuple[RolloutSpan | None, Any]:
-    """Open a phase below the innermost one that is open here, and make it current; None where there is none."""
+def enter(name: str, given: Mapping[str, Any], before: Any) -> tuple[RolloutSpan, Any, Any] | None:
+    """Open a phase below the innermost one that is open here, and make it current; None where there is none.
+
+    Gives the span, what `detach` wants, and `before`.
+    """
     here = _get_current()
     parent: RolloutSpan | None = here.get(_PHASE_KEY)  # type: ignore[assignment]
     while parent is not None and (parent.row[END] is not None or parent.owner.runtime.abandoned):
         parent = parent.parent
     if parent is None:
-        return None, None
+        return None
     span = parent.owner.start_phase(name, given, parent)
     if span is None:
-        return None, None
-    return span, _attach(Context({**here, _OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
+        return None
+    return span, _attach(Context({**here, _OTEL_SPAN_KEY: span, _PHASE_KEY: span})), before
 
 
 def attach_step(span: RolloutSpan) -> Any:

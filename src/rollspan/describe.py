@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from . import health, semconv
 from .attributes import MAX_ATTRIBUTES, clean, clean_into, error_type, fit_name
@@ -107,15 +107,25 @@ _LONG[semconv.GENERATE] |= {
 }
 
 
-def put(
-    target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limit: int, *, content: bool
-) -> None:
+class Limits(Protocol):
+    """What of the settings counts here."""
+
+    @property
+    def attribute_max_bytes(self) -> int:
+        """How long a value may be."""
+
+    @property
+    def capture_content(self) -> bool:
+        """Whether prompts, completions, tool arguments and results are kept."""
+
+
+def put(target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limits: Limits) -> None:
     """Put what was given to a phase into its attributes `target`.
 
     Scalars under known names are taken as they are: whoever reads the journal describes them (see `described`), and
     whoever writes it looks at the values once, all together. Anything else is brought into its form here and now:
     it may change, or must not be kept. Prompts, completions, tool arguments and results are left out unless
-    `content` is true; then they are given as JSON text.
+    content is to be captured; then they are given as JSON text.
     """
     if (
         _KNOWN.get(phase, _KNOWN_ELSEWHERE).issuperset(given)
@@ -124,11 +134,11 @@ def put(
     ):
         target.update(given)
     else:
-        put_described(target, phase, given, limit, content=content)
+        put_described(target, phase, given, limits)
 
 
 def put_described(
-    target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limit: int, *, content: bool
+    target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limits: Limits
 ) -> None:
     """As `put`, everything under the specification's names and in its form."""
     known = described(phase, target)
@@ -137,7 +147,8 @@ def put_described(
         target.update(known)
     for name, value in given.items():
         if value is not None:
-            clean_into(target, given_attributes(phase, {name: value}, content=content), limit)
+            attributes = given_attributes(phase, {name: value}, content=limits.capture_content)
+            clean_into(target, attributes, limits.attribute_max_bytes)
             if type(name) is str and name in target:
                 _learn(phase, name)
 

@@ -74,13 +74,11 @@ class Session(WaitingTrace):
         self._executing = 0
         self._consumed: bool | None = None
         self.session_id = self.trace_hex.decode() if session_id is None else str(clean(session_id))
-        settings = runtime.settings
         known = runtime.common.copy()
         known[semconv.SESSION_ID] = self.session_id
         known[semconv.REQUEST_ID] = next(runtime.request_ids)
-        limit, content = settings.attribute_max_bytes, settings.capture_content
         put = describe.put if self.tracer is None else describe.put_described
-        put(known, describe.SUBMISSION, given, limit, content=content)
+        put(known, describe.SUBMISSION, given, runtime.settings)
         if len(known) > MAX_ROOT_ATTRIBUTES:
             known = fit_root({}, known)
         root = self.root
@@ -94,7 +92,8 @@ class Session(WaitingTrace):
         runtime.live[self.trace_int] = self
         if not block:
             self._open_wait(semconv.QUEUE_WAIT, root.row[START])
-        self.write()
+        with self.lock:
+            self._write()
 
     def __repr__(self) -> str:
         return f"<rollspan session {self.session_id} {self.status}>"
@@ -198,11 +197,7 @@ class Session(WaitingTrace):
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """As `TraceLog.end_span`; the end of the last execution begins `post_wait`."""
-        if span is self.root:
-            if not self.abandoned and not self.ended:
-                self.finish()
-            return not self.abandoned
-        if not super().end_span(span, end_ns, late=late):
+        if not TraceLog.end_span(self, span, end_ns, late=late):  # `super()` costs as much as the rest
             return False
         # Whatever waits for a phase's end was brought about by a verdict.
         if (self._executing or self.status != semconv.PENDING) and not self.runtime.abandoned:

@@ -43,8 +43,11 @@ class Owner(Protocol):
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """Close a span; False where it was closed before."""
 
+    def finish(self, exc: BaseException | None = None) -> None:
+        """End the trace."""
+
     def change(self, attributes: dict[str, Any]) -> None:
-        """Set (clean) attributes of the root. The caller holds the machinery's lock."""
+        """Set (clean) attributes of the root."""
 
 
 class RolloutSpan(Span):
@@ -118,26 +121,28 @@ class RolloutSpan(Span):
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes. A phase's short names (`model`, `score`) work here too; None sets nothing."""
-        if self.row[END] is not None:
+        row = self.row
+        if row[END] is not None:
             health.warn_once(
                 "api.set_after_end", "rollspan: attributes set on %r after its end are ignored", self.name
             )
             return
         try:
-            self._put(attributes)
+            if self.mirror is None and self.parent is not None:
+                describe.put(row[ATTRIBUTES], row[NAME], attributes, self.owner.runtime.settings)
+            else:
+                self._put(attributes)
         except Exception:  # noqa: BLE001
             health.internal_error("span.set_attributes")
 
     def _put(self, given: Mapping[Any, Any]) -> None:
         """Take attributes by any of their names, whatever their values are."""
-        settings = self.owner.runtime.settings
-        limit, content = settings.attribute_max_bytes, settings.capture_content
-        row = self.row
+        row, settings = self.row, self.owner.runtime.settings
         if self.mirror is None and self.parent is not None:
-            describe.put(row[ATTRIBUTES], row[NAME], given, limit, content=content)
+            describe.put(row[ATTRIBUTES], row[NAME], given, settings)
         else:
             fresh: dict[str, AttributeValue] = {}
-            describe.put_described(fresh, row[NAME], given, limit, content=content)
+            describe.put_described(fresh, row[NAME], given, settings)
             if self.parent is None:
                 with self.owner.lock:
                     fresh = fit_root(self.attributes, fresh)
@@ -191,8 +196,11 @@ class RolloutSpan(Span):
             self._put_clean({semconv.ERROR_TYPE: fit_name(error_type(exception))})
 
     def end(self, end_time: int | None = None) -> None:
-        """End the phase, now or at `end_time` (epoch ns)."""
-        self.owner.end_span(self, end_time)
+        """End the phase, now or at `end_time` (epoch ns); of a root, the session or step."""
+        if self.parent is not None:
+            self.owner.end_span(self, end_time)
+        else:
+            self.owner.finish()
 
     # Ours.
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from . import health, semconv
 from .attributes import clean
 from .lines import END
-from .span import RolloutSpan
 from .tracelog import TraceLog
 
 if TYPE_CHECKING:
@@ -51,13 +50,6 @@ class Step(TraceLog):
         """One more session links to this step."""
         if not self.ended:
             self._counts[link] = self._counts.get(link, 0) + 1
-
-    def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
-        """As `TraceLog.end_span`; the root's end is the step's."""
-        if span is self.root:
-            self.finish()
-            return not self.abandoned
-        return super().end_span(span, end_ns, late=late)
 
     def finish(self, exc: BaseException | None = None) -> None:
         """End the step."""

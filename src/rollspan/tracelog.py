@@ -127,6 +127,10 @@ class TraceLog:
         """Epoch nanoseconds by the monotonic clock."""
         return clock.monotonic_ns() + self.offset
 
+    def finish(self, exc: BaseException | None = None) -> None:
+        """End the trace, left normally or by `exc`."""
+        raise NotImplementedError
+
     # Spans.
 
     def start_phase(
@@ -159,9 +163,7 @@ class TraceLog:
             ]
             span = RolloutSpan(self, row, parent)
             if given:
-                settings = self.runtime.settings
-                limit, content = settings.attribute_max_bytes, settings.capture_content
-                describe.put(attributes, name, given, limit, content=content)
+                describe.put(attributes, name, given, self.runtime.settings)
         else:
             row = [None, parent.row[REF], name, kind, start, None, attributes, STATUS_UNSET, ""]
             span = self._mirrored(self.tracer, row, parent)
@@ -294,7 +296,7 @@ class TraceLog:
         limit = self.runtime.settings.attribute_max_bytes
         try:
             payload = orjson.dumps(part)
-            if len(payload) <= limit and b"null" not in payload:
+            if len(payload) <= limit and payload.find(b"null") < 0:  # `in` makes an exception first
                 return payload
         except orjson.JSONEncodeError:
             pass
