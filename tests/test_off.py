@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import rollspan
+from rollspan.carriers import RemoteSession
 from rollspan.null import Null
 from rollspan.sessions import Session
 from rollspan.span import RolloutSpan
@@ -106,7 +107,7 @@ def signature(method: Any) -> list[tuple[str, Any, Any]]:
     return [(each.name, each.kind, each.default) for each in inspect.signature(method).parameters.values()]
 
 
-@pytest.mark.parametrize("real", [Session, Step, RolloutSpan])
+@pytest.mark.parametrize("real", [Session, RemoteSession, Step, RolloutSpan])
 def test_the_null_object_takes_what_the_real_ones_take(real: type) -> None:
     """Each public method of a session, a step and a span is the null object's too, with the same signature."""
     methods = {
@@ -121,6 +122,15 @@ def test_the_null_object_takes_what_the_real_ones_take(real: type) -> None:
         if signature(method) != signature(getattr(Null, name, None) or object)
     }
     assert different == {}
+    blocks = {f"__{name}__" for name in ("enter", "exit", "aenter", "aexit")}
+    assert real in (Step, RolloutSpan) or blocks <= set(dir(real))
+
+
+def test_a_session_of_another_process_has_what_a_session_has() -> None:
+    """What is attached may be either: each public method of a session is there, with the same signature."""
+    for name, method in inspect.getmembers(Session, callable):
+        if not name.startswith("_") and name not in MACHINERYS:
+            assert signature(method) == signature(getattr(RemoteSession, name)), name
 
 
 @pytest.mark.parametrize(
@@ -153,6 +163,33 @@ def test_a_wrong_call_fails_off_as_it_does_on(
         with rollspan.session(), rollspan.phase("generate") as span, pytest.raises(TypeError):
             span.record_generation(3)
         session.mark_dropped("done")
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_a_started_session_is_a_block_on_and_off(tmp_path: Path, is_on: bool) -> None:
+    """`with start_session()`: current in the block, ended with it as by `session()`, exceptions included."""
+    from rollspan.testing import recording
+
+    async def dropped() -> None:
+        async with rollspan.start_session(task_id="dropped"):
+            raise asyncio.CancelledError
+
+    with recording(tmp_path / "data") if is_on else contextlib.nullcontext() as rec:
+        with rollspan.start_session(task_id="accepted") as session, rollspan.phase("generate"):
+            assert rollspan.current_session() is session
+        with pytest.raises(KeyError), rollspan.start_session(task_id="failed"):
+            raise KeyError
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(dropped())
+        with rollspan.start_session(task_id="rejected") as session:
+            session.mark_rejected()
+        assert not rollspan.current_session()
+        if rec is not None:
+            found = {r["task_id"]: (r["status"], list(r["phases"])) for r in rec.records()}
+            assert found == {
+                "accepted": ("accepted", ["generate"]),
+                **{status: (status, []) for status in ("failed", "dropped", "rejected")},
+            }
 
 
 def test_a_decorator_applied_while_off_works_once_turned_on(tmp_path: Path) -> None:

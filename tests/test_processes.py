@@ -188,6 +188,10 @@ if len(sys.argv) > 1:
         with rollspan.phase("remote"):
             with rollspan.phase("inner"):
                 pass
+        with session.execution(), session:
+            assert rollspan.current_session() is session
+        with session.activate(), session.phase("named"):
+            session.count("ignored")
         session.mark_rejected()
 else:
     with rollspan.session(task_id=1, session_id="mine"), rollspan.phase("toolcall"):
@@ -218,6 +222,7 @@ def test_a_carrier_takes_the_session_to_another_process(
     assert len({s.trace_id for s in spans.values()}) == 1
     assert spans["remote"].parent_id == spans["toolcall"].span_id == spans["local"].parent_id
     assert spans["inner"].parent_id == spans["remote"].span_id
+    assert spans["execution"].parent_id == spans["named"].parent_id == spans["toolcall"].span_id
     assert spans["inner"].attributes["rollout.foreign"] is True
     assert spans["inner"].attributes["session.id"] == "mine"
     assert spans["inner"].attributes["rollout.parent_phase"] == "remote"

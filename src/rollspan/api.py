@@ -199,7 +199,10 @@ def start_session(
     workflow: str | None = None,
     **attributes: Any,
 ) -> Any:
-    """A rollout is submitted: for executors, which mark what becomes of it. Arguments as for `session`."""
+    """A rollout is submitted: for executors, which mark what becomes of it. Arguments as for `session`.
+
+    Entered as a block the session is current in it, and over with it, as `session` is.
+    """
     runtime = switch.runtime()
     if runtime is None:
         return NULL

@@ -14,9 +14,11 @@ from opentelemetry import propagate
 from opentelemetry import trace as otel_trace
 
 from . import context, describe, health, ids, lines, owner, semconv
+from .attributes import fit, fit_name
 from .lines import ATTRIBUTES, NAME, REF
 from .null import NULL
 from .scope import Scope
+from .session_scopes import Activation, Block, Execution, SessionPhase
 from .span import RolloutSpan
 from .tracelog import TraceLog
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from .machinery import Machinery
+    from .stats import RolloutStats
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -45,10 +48,10 @@ def inject(span: RolloutSpan) -> dict[str, str]:
     return carrier
 
 
-class RemoteSession(TraceLog):
+class RemoteSession(TraceLog, Block):
     """A session of another process, seen from here: phases can be made in it, nothing can be decided."""
 
-    __slots__ = ("_export_here", "collected", "ended", "session_id", "status")
+    __slots__ = ("_export_here", "_life", "collected", "ended", "session_id", "status")
 
     def __init__(
         self,
@@ -103,7 +106,8 @@ class RemoteSession(TraceLog):
         with contextlib.suppress(ValueError):
             self.spans.remove(span)
         row = span.row
-        row[ATTRIBUTES] = describe.described(row[NAME], row[ATTRIBUTES])
+        described = describe.described(row[NAME], row[ATTRIBUTES])
+        row[ATTRIBUTES] = fit(described, self.runtime.settings.attribute_max_bytes)
         self.keep(row)
         return True
 
@@ -138,9 +142,6 @@ class RemoteSession(TraceLog):
     def write(self) -> None:
         """Nothing: its own process writes the session."""
 
-    def finish(self, exc: BaseException | None = None) -> None:
-        """Nothing: its own process ends the session."""
-
     def change(self, attributes: dict[str, Any]) -> None:
         """Attributes of a session are for its own process to set."""
         self._not_here("setting an attribute of the session")
@@ -153,11 +154,62 @@ class RemoteSession(TraceLog):
             self.session_id,
         )
 
-    def _mark(self, *args: Any, **kwargs: Any) -> None:
-        self._not_here("a mark")
+    def mark_enqueued(self) -> None:
+        """Marks are for its own process to make."""
+        self._not_here("mark_enqueued()")
 
-    mark_enqueued = mark_accepted = mark_rejected = mark_failed = mark_dropped = mark_consumed = _mark
-    count = set_attribute = _mark
+    def mark_accepted(self, *, stats: RolloutStats | None = None, reward: float | None = None) -> None:
+        """As `mark_enqueued`."""
+        self._not_here("mark_accepted()")
+
+    def mark_rejected(
+        self,
+        reason: str | BaseException = semconv.SHOULD_ACCEPT_FALSE,
+        *,
+        stats: RolloutStats | None = None,
+        reward: float | None = None,
+    ) -> None:
+        """As `mark_enqueued`."""
+        self._not_here("mark_rejected()")
+
+    def mark_failed(self, exc: BaseException | None = None, *, stats: RolloutStats | None = None) -> None:
+        """As `mark_enqueued`."""
+        self._not_here("mark_failed()")
+
+    def mark_dropped(self, reason: str | BaseException, *, stats: RolloutStats | None = None) -> None:
+        """As `mark_enqueued`."""
+        self._not_here("mark_dropped()")
+
+    def mark_consumed(self) -> None:
+        """As `mark_enqueued`."""
+        self._not_here("mark_consumed()")
+
+    def count(self, name: str, n: int = 1) -> None:
+        """As `mark_enqueued`."""
+        self._not_here("count()")
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """As `mark_enqueued`."""
+        self._not_here("set_attribute()")
+
+    def execution(self, **attributes: Any) -> Scope:
+        """The workflow runs here: a phase of the session, as any other; its waits are its own process's."""
+        return Execution(self, semconv.EXECUTION, attributes)
+
+    def phase(self, name: str, /, **attributes: Any) -> Scope:
+        """A phase of this session, whatever session is current; else as `rollspan.phase`."""
+        return SessionPhase(self, fit_name(name), attributes)
+
+    def activate(self) -> Scope:
+        """Make this session current in this thread or task, without a phase."""
+        return Activation(self)
+
+    def start_execution(self, given: Mapping[str, Any]) -> RolloutSpan | None:
+        """Open the phase `execution` below the one that the carrier was made in."""
+        return self.start_span(semconv.EXECUTION, self.root, given)
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        """Nothing: a block of it ends, not the session."""
 
     def carrier(self) -> dict[str, str]:
         """What takes the session further on."""

@@ -54,3 +54,37 @@ class Activation(Scope):
 
     def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
         pass
+
+
+class Life(Activation):
+    """The session is current in the block and over with it."""
+
+    __slots__ = ()
+
+    def _given(self, span: RolloutSpan) -> Any:
+        return self._session
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        self._session.finish(exc)
+
+
+class Block:
+    """A session as a block of its own: `with rollspan.start_session()`, sync or async."""
+
+    __slots__ = ()
+
+    _life: Scope
+
+    def __enter__(self) -> Any:
+        if not hasattr(self, "_life"):
+            self._life = Life(self)  # type: ignore[misc]  # whoever is one has the slot
+        return self._life.__enter__()
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        self._life.__exit__(kind, exc, traceback)
+
+    async def __aenter__(self) -> Any:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        self.__exit__(kind, exc, traceback)

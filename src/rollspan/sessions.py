@@ -22,7 +22,7 @@ from .attributes import (
 )
 from .lines import ATTRIBUTES, END, NAME, START
 from .scope import Scope
-from .session_scopes import Activation, Execution, SessionPhase
+from .session_scopes import Activation, Block, Execution, SessionPhase
 from .span import RolloutSpan
 from .tracelog import TraceLog
 from .waits import WaitingTrace
@@ -42,7 +42,7 @@ _CANCELLATIONS = (
 )
 
 
-class Session(WaitingTrace):
+class Session(WaitingTrace, Block):
     """Made by `rollspan.session()` and `rollspan.start_session()`; every method is safe from any thread."""
 
     __slots__ = (
@@ -51,6 +51,7 @@ class Session(WaitingTrace):
         "_counters",
         "_ends_with",
         "_executing",
+        "_life",
         "session_id",
         "status",
     )
