@@ -248,3 +248,38 @@ def test_a_task_that_outlives_its_session_leaks_nothing(rec: Recording, run: Cal
 
     run(main)
     assert shapes(rec) == {"first": {}, "second": {}}
+
+
+HANDLER = """
+import signal, sys
+import rollspan
+from rollspan import clock
+
+def handler(number, frame):
+    raise {"TimeoutError": TimeoutError, "KeyboardInterrupt": KeyboardInterrupt}[sys.argv[1]]
+
+real = clock.monotonic_ns
+signal.signal(signal.SIGALRM, handler)
+with rollspan.session():
+    clock.monotonic_ns = lambda: signal.raise_signal(signal.SIGALRM) or real()
+    try:
+        with rollspan.phase("generate"):
+            clock.monotonic_ns = real
+            print("in the block")
+    except KeyboardInterrupt:
+        clock.monotonic_ns = real
+        print("interrupted")
+print(rollspan.health.counters().get("internal_errors", 0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"), [("TimeoutError", ["in the block", "1"]), ("KeyboardInterrupt", ["interrupted", "0"])]
+)
+def test_a_signal_handler_that_raises_in_the_middle_of_our_code(
+    run_program: Callable[..., subprocess.CompletedProcess[str]], raised: str, said: list[str]
+) -> None:
+    """An Exception is taken for an error of ours and logged; what is none, as KeyboardInterrupt, goes through."""
+    done = run_program(HANDLER, raised)
+    assert done.stdout.splitlines() == said
+    assert ("internal error in phase" in done.stderr) is (raised == "TimeoutError")
