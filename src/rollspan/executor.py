@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import health, switch
@@ -27,7 +28,14 @@ class TracedExecutor(Executor):
         self.executor = executor
         # An interpreter pool is a thread pool by class, but pickles like a process pool.
         kind = type(executor).__name__
-        self._shares_memory = isinstance(executor, ThreadPoolExecutor) and kind != "InterpreterPoolExecutor"
+        threads = sys.modules.get(
+            "concurrent.futures.thread"
+        )  # which an ending process could not load any more
+        self._shares_memory = (
+            threads is not None
+            and isinstance(executor, threads.ThreadPoolExecutor)
+            and kind != "InterpreterPoolExecutor"
+        )
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """As `Executor.submit`; the function's exception is the future's, as ever."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import concurrent.futures.thread  # noqa: F401 - its hook forbids new work; those registered later run before it
 import contextlib
 import multiprocessing.util
 import os
@@ -11,6 +10,9 @@ import threading
 from collections.abc import Callable
 
 from . import health
+
+with contextlib.suppress(RuntimeError):  # it cannot be loaded when the process is ending already
+    import concurrent.futures.thread  # noqa: F401 - its hook forbids new work; those registered later run before it
 
 
 class _Child:

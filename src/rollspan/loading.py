@@ -6,12 +6,15 @@ thread that it does not have: it would hang when it came to load the module itse
 
 from __future__ import annotations
 
-# Hooks before a fork run in the reverse order of their registration. These two register locks of their own, which a
-# module that is being loaded may want: so ours has to come before theirs, and be registered after.
-import concurrent.futures.thread  # noqa: F401
+import contextlib
 import logging  # noqa: F401
 import os
 import threading
+
+# Hooks before a fork run in the reverse order of their registration. This one and logging register locks of their own,
+# which a module that is being loaded may want: so ours has to come before theirs, and be registered after.
+with contextlib.suppress(RuntimeError):  # it cannot be loaded when the process is ending already
+    import concurrent.futures.thread  # noqa: F401
 
 _LONGEST = 5.0  # seconds that a fork waits; whatever is stuck by then must not keep the job from forking
 

@@ -7,7 +7,7 @@ import socket
 import uuid
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from . import health, semconv
 
@@ -48,6 +48,8 @@ def _standard() -> dict[str, AttributeValue]:
     """What the SDK finds out by itself and in OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME."""
     try:
         found = Resource.create().attributes
+    except RuntimeError:  # the process is ending, and starts no threads for detectors
+        found = OTELResourceDetector().detect().attributes
     except Exception:  # noqa: BLE001 - a detector that the user asked for and that fails costs its attributes alone
         health.internal_error("resource")
         return {}

@@ -29,6 +29,12 @@ PROTECTIONS = (
         "tests/faults/test_endings.py::test_the_next_start_delivers", "runtime.py", "self._adopt()", "pass"
     ),
     Protection(
+        "tests/faults/test_ends.py::test_a_first_session_when_the_interpreter_is_ending_already",
+        "loading.py",
+        "with contextlib.suppress(RuntimeError):",
+        "with contextlib.suppress():",
+    ),
+    Protection(
         "tests/test_recovery.py::test_recover_killed_at_any_moment_writes_nothing_twice",
         "recovery.py",
         "_known_ids({settings.dir, theirs.dir}, theirs.rank) if is_file",

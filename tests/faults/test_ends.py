@@ -18,7 +18,7 @@ from rollspan.exporters import metrics as metrics_module
 from rollspan.exporters.metrics import RolloutMetrics
 from rollspan.journal import Journal
 from rollspan.runtime import Runtime
-from tests.faults.jobs import in_file
+from tests.faults.jobs import in_file, recover
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -38,6 +38,35 @@ def test_an_interpreter_that_starts_no_more_threads(run_program: Run, tmp_path: 
     done = run_program(NO_THREADS, env={"OTEL_METRICS_EXPORTER": "none", "PYTHONWARNINGS": "ignore"})
     assert done.stderr == ""
     assert [record["status"] for record in in_file(tmp_path / "data")] == ["rejected"]
+    assert not list((tmp_path / "data" / "journal").glob("*"))
+
+
+LATE = """
+import atexit, sys, threading
+import rollspan
+
+def late():
+    if sys.argv[1] == "thread":
+        threading.main_thread().join()
+    with rollspan.session(task_id="late"), rollspan.phase("generate"):
+        rollspan.TracedExecutor(None)
+
+threading.Thread(target=late).start() if sys.argv[1] == "thread" else atexit.register(late)
+"""
+
+
+@pytest.mark.parametrize("how", ["thread", "atexit"])
+def test_a_first_session_when_the_interpreter_is_ending_already(
+    run_program: Run, tmp_path: Path, how: str
+) -> None:
+    """All that rollspan loads, it then loads in a process that takes no more hooks: nothing raises, nothing is lost."""
+    environment = {"OTEL_SERVICE_NAME": "late", "OTEL_METRICS_EXPORTER": "none"}
+    done = run_program(LATE, how, env=environment)
+    assert done.stderr == ""
+    if how == "atexit":  # our own hook came too late to be called
+        recover(tmp_path / "data")
+    (record,) = in_file(tmp_path / "data")
+    assert (record["status"], list(record["phases"])) == ("accepted", ["generate"])
     assert not list((tmp_path / "data" / "journal").glob("*"))
 
 
