@@ -48,11 +48,11 @@ def _standard() -> dict[str, AttributeValue]:
     """What the SDK finds out by itself and in OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME."""
     try:
         found = Resource.create().attributes
-    except RuntimeError:  # the process is ending, and starts no threads for detectors
+    except Exception as error:  # noqa: BLE001 - a detector that the user asked for and that fails costs its attributes alone
+        is_ending = isinstance(error, RuntimeError) and "shutdown" in str(error)  # then no thread is started
+        if not is_ending:
+            health.internal_error("resource")
         found = OTELResourceDetector().detect().attributes
-    except Exception:  # noqa: BLE001 - a detector that the user asked for and that fails costs its attributes alone
-        health.internal_error("resource")
-        return {}
     return {
         key: list(value) if isinstance(value, tuple | list) else value  # type: ignore[misc]
         for key, value in found.items()
