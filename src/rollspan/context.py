@@ -7,9 +7,9 @@ between (an HTTP client's) changes the latter and leaves ours.
 from __future__ import annotations
 
 import gc
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import ContextVar
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -75,15 +75,10 @@ def detach(token: Any) -> None:
         pass
 
 
-_collecting: int | None = None
-
-
-def _watch(phase: str, info: object) -> None:
-    global _collecting  # noqa: PLW0603
-    _collecting = get_ident() if phase == "start" else None
-
-
-gc.callbacks.append(_watch)
+# What the garbage collector did last comes last. Called by it, and in C: no signal handler runs in there, whose exception
+# would be lost.
+_collector = OrderedDict(start=None, stop=None)
+gc.callbacks.append(_collector.move_to_end)  # type: ignore[arg-type]
 
 
 def in_a_finalizer() -> bool:
@@ -92,7 +87,7 @@ def in_a_finalizer() -> bool:
     That code's context is then left alone. Before Python 3.12 it may just be changing it itself, and a change by
     a finalizer crashes the interpreter.
     """
-    return _collecting == get_ident()
+    return next(reversed(_collector)) == "start"
 
 
 def current() -> RolloutSpan | None:
