@@ -166,7 +166,9 @@ def clean(value: Any, limit: int = DEFAULT_MAX_BYTES) -> AttributeValue | None:
         if isinstance(value, Mapping):
             return _text(orjson.dumps(_plain(value, limit, 0, ())).decode(), limit)
         return _scalar(value, limit)
-    except Exception:  # noqa: BLE001 - a hostile __str__, __iter__ or __len__ of the user's
+    except Exception as error:  # a hostile __str__, __iter__ or __len__ of the user's
+        if health.by_a_signal_handler(error):
+            raise
         health.count("attributes.unprintable")
         return _text(f"<unprintable {kind.__module__}.{kind.__qualname__}>", limit)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import signal
+import sys
 import threading
 from collections import Counter
+from types import CodeType
+from typing import Any
 
 logger = logging.getLogger("rollspan")
 
@@ -43,11 +48,32 @@ def warn_once(key: str, message: str, *args: object) -> None:
         logger.warning(message, *args)
 
 
+def by_a_signal_handler(error: BaseException | None) -> bool:
+    """Whether it comes from a handler of the program's, which interrupted us: a time limit, which has to arrive."""
+    codes = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    traceback = error.__traceback__ if error is not None and codes else None
+    while traceback is not None:
+        if traceback.tb_frame.f_code in codes:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _code(handler: Any) -> CodeType | None:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+
+
 def internal_error(where: str) -> None:
     """To be called in an `except` block that guards user code from an error of ours.
 
-    Raises: the current exception again while `raise_internal_errors` is set.
+    Raises: the current exception again where a signal handler of the program's raised it, and while
+    `raise_internal_errors` is set.
     """
+    if by_a_signal_handler(sys.exc_info()[1]):
+        count("interrupted")
+        raise  # noqa: PLE0704 - called from an except block
     count("internal_errors")
     if raise_internal_errors:
         raise  # noqa: PLE0704 - called from an except block

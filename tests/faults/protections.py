@@ -255,6 +255,12 @@ PROTECTIONS = (
         "            pass\n\n    def closing",
     ),
     Protection(
+        "tests/faults/test_context.py::test_an_exception_of_a_signal_handler_arrives",
+        "health.py",
+        "if by_a_signal_handler(sys.exc_info()[1]):",
+        "if False:",
+    ),
+    Protection(
         "tests/faults/test_context.py::test_generators_closed_by_the_garbage_collector",
         "tracelog.py",
         "if self._touched:",
