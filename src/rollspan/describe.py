@@ -58,7 +58,7 @@ _SPECIAL = frozenset(
 # What a model or a tool reads or writes may not slip in by a plain attribute, on whatever span. Others' names too.
 _CONTENT_NAMES = frozenset(
     {
-        *("prompt", "prompts", "completion", "completions", "messages"),
+        *("prompt", "prompts", "completion", "completions", "messages", "arguments"),
         *(semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES, semconv.TOOL_ARGUMENTS, semconv.TOOL_RESULT),
         *("gen_ai.system_instructions", "gen_ai.tool.definitions", "gen_ai.prompt", "gen_ai.completion"),
         *("gen_ai.retrieval.documents", "gen_ai.retrieval.query.text", "gen_ai.evaluation.explanation"),
@@ -71,16 +71,13 @@ _CONTENT_PREFIXES = (
 )
 
 
-_TOOL_WORDS = frozenset(_CONTENT[semconv.TOOLCALL])
-
-
 @functools.lru_cache(maxsize=4096)
 def is_content(phase: str | None, name: Any) -> bool:
     """Whether an attribute given under this name holds what may only be recorded where that was asked for."""
     word = fit_name(name).lower()
     if word in _CONTENT_NAMES or word.startswith(_CONTENT_PREFIXES):
         return True
-    return phase in _CONTENT and word in _TOOL_WORDS
+    return phase in _CONTENT and word == "result"  # which elsewhere is anything
 
 
 # By phase, the names that may stand in the journal as they were given, which is decided once for each. Users' own

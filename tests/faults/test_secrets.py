@@ -43,6 +43,7 @@ with rollspan.session(messages="SECRET-16", failure=ValueError("SECRET-17")) as 
     session.set_attribute("gen_ai.system_instructions", "SECRET-18")
     for name in ("generate", "toolcall", "execution"):
         with rollspan.phase(name, prompts=["SECRET-19"], messages=[{"content": "SECRET-20"}]) as span:
+            span.set_attribute("arguments", ["SECRET-32"])
             span.set_attributes({"errors": [KeyError("SECRET-21")], "gen_ai.output.messages": "SECRET-22"})
             span.set_attributes({"why": {"error": OSError("SECRET-23")}, "gen_ai.tool.call.result": "SECRET-24"})
             span.set_attributes({b"prompt": "SECRET-25", "gen_ai.prompt.0.content": "SECRET-26"})
