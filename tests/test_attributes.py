@@ -6,7 +6,7 @@ import decimal
 import enum
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollspan import describe, health
-from rollspan.attributes import MAX_ATTRIBUTES, clean, clean_into
+from rollspan.attributes import MAX_ATTRIBUTES, clean, clean_into, fit
 
 
 class Colour(enum.Enum):
@@ -157,6 +157,13 @@ def test_whatever_comes_fits_json_and_otlp(value: Any, limit: int) -> None:
         assert clean(cleaned, limit) == cleaned
 
 
+class Limits(NamedTuple):
+    """What settings say of attributes."""
+
+    attribute_max_bytes: int
+    capture_content: bool
+
+
 _WORDS = st.sampled_from(
     [
         "model",
@@ -191,8 +198,9 @@ def test_the_short_way_comes_to_the_same_as_the_long_one(
     clean_into(expected, describe.given_attributes(phase, words, content=content), 100)
     for _ in range(2):
         target: dict[str, Any] = {}
-        describe.put(target, phase, words, 100, content=content)
-        assert [(k, v, type(v)) for k, v in target.items()] == [(k, v, type(v)) for k, v in expected.items()]
+        describe.put(target, phase, words, Limits(100, content))
+        read = describe.described(phase, fit(target, 100))
+        assert {k: (v, type(v)) for k, v in read.items()} == {k: (v, type(v)) for k, v in expected.items()}
 
 
 @settings(max_examples=200, deadline=None)
@@ -224,8 +232,8 @@ def test_content_is_put_nowhere(phase: str | None, words: list[tuple[Any, Any]],
     for content in (True, False):  # nothing is learned from where it was allowed
         target: dict[str, Any] = {}
         for word, value in words:
-            describe.put(target, phase, {word: value}, 100, content=content)
-        describe.put(target, phase, {**dict(words), "failure": failure}, 100, content=content)
+            describe.put(target, phase, {word: value}, Limits(100, content))
+        describe.put(target, phase, {**dict(words), "failure": failure}, Limits(100, content))
     assert "SECRET" not in repr(target)
     assert "Error" in str(target["failure"])
 
@@ -233,11 +241,11 @@ def test_content_is_put_nowhere(phase: str | None, words: list[tuple[Any, Any]],
 def test_put_keeps_within_the_number_of_attributes() -> None:
     """However attributes come, in crowds or one after the other, a span keeps so many."""
     crowd: dict[str, Any] = {}
-    describe.put(crowd, "generate", {f"k{i}": i for i in range(MAX_ATTRIBUTES + 5)}, 100, content=False)
+    describe.put(crowd, "generate", {f"k{i}": i for i in range(MAX_ATTRIBUTES + 5)}, Limits(100, False))
     assert len(crowd) == MAX_ATTRIBUTES
     single: dict[str, Any] = {}
     for i in range(MAX_ATTRIBUTES + 5):
-        describe.put(single, "generate", {f"k{i}": i}, 100, content=False)
-    describe.put(single, "generate", {"weight_version": 3, "k0": "new"}, 100, content=False)
+        describe.put(single, "generate", {f"k{i}": i}, Limits(100, False))
+    describe.put(single, "generate", {"weight_version": 3, "k0": "new"}, Limits(100, False))
     assert len(single) == MAX_ATTRIBUTES
     assert single["k0"] == "new"

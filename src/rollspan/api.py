@@ -86,7 +86,7 @@ class phase(Scope):  # noqa: N801 - used like a function
         try:
             try:
                 token.var.reset(token)
-            except Exception:  # noqa: BLE001 - left elsewhere than it was entered, or no contextvars' token
+            except (ValueError, RuntimeError, AttributeError):  # left elsewhere, or no contextvars' token
                 _late().detach(token)
             span.owner.end_span(span)
         except Exception:  # noqa: BLE001

@@ -90,6 +90,10 @@ _KNOWN: dict[str | None, set[Any]] = {
 }
 _KNOWN_ELSEWHERE: set[Any] = set()
 _KNOWN_KEPT = 4096
+_MEASURES: Final = {
+    semconv.GENERATE: frozenset({*_COUNTS, "weight_version", "continuation"}),
+    semconv.REWARD: frozenset({"score"}),
+}
 _SCALARS: Final = frozenset({str, bool, int, float})
 # Those of the known names that stand for others, and what they stand for: the two never mix in one phase.
 _SHORT: dict[str | None, frozenset[str]] = {phase: frozenset(known) for phase, known in _KNOWN.items()}
@@ -128,10 +132,20 @@ def put(target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], lim
         _KNOWN.get(phase, _KNOWN_ELSEWHERE).issuperset(given)
         and _SCALARS.issuperset(map(type, given.values()))
         and len(target) + len(given) < MAX_ATTRIBUTES
+        and (phase not in _MEASURES or _measured(_MEASURES[phase], given))
     ):
         target.update(given)
     else:
         put_described(target, phase, given, limits)
+
+
+def _measured(measures: frozenset[str], given: Mapping[str, Any]) -> bool:
+    """Whether no text stands where a number belongs: by mistake, and it may be a prompt."""
+    if not measures.isdisjoint(given):
+        for name, value in given.items():
+            if type(value) is str and name in measures:
+                return False
+    return True
 
 
 def put_described(

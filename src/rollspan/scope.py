@@ -91,11 +91,7 @@ class Scope:
                 try:
                     if kind is not GeneratorExit or not late_context().in_a_finalizer():
                         token.var.reset(token)
-                except (
-                    ValueError,
-                    RuntimeError,
-                    AttributeError,
-                ):  # left elsewhere than entered, or no contextvars' token
+                except (ValueError, RuntimeError, AttributeError):  # left elsewhere, or no contextvars' token
                     late_context().detach(token)
                 self._finish(span, exc)
         except Exception:  # noqa: BLE001

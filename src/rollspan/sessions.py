@@ -217,8 +217,12 @@ class Session(WaitingTrace, Block):
                 self._open_wait(semconv.POST_WAIT, end)
         if self._ends_with is span:
             self._finish_now(end)
-        elif self.status != semconv.PENDING and all(s is self._wait for s in self.open_spans()):
+        elif self.status != semconv.PENDING and not self._busy():
             self._write()
+
+    def _busy(self) -> bool:
+        """Whether a phase is open."""
+        return any(span.row[END] is None and span is not self._wait for span in self.spans)
 
     def count(self, name: str, n: int = 1) -> None:
         """Add `n` to a counter of the session (`rollout.counter.<name>`)."""
@@ -445,7 +449,7 @@ class Session(WaitingTrace, Block):
                 return
             for row in rows:
                 self.keep(row)
-            if self.status != semconv.PENDING and all(s is self._wait for s in self.open_spans()):
+            if self.status != semconv.PENDING and not self._busy():
                 self._write()
 
     def _complete_mirror(self, end: int) -> None:

@@ -139,7 +139,7 @@ def test_generators_left_early_leave_nothing_current(
 
 
 COLLECTED = """
-import gc, sys
+import gc, sys, time
 from pathlib import Path
 import rollspan
 from rollspan.testing import recording
@@ -172,7 +172,9 @@ with recording(Path(sys.argv[2])) as rec:
                 with rollspan.phase("work"):
                     pass
             box = None
-            gc.collect()
+            for _ in range(10):  # does nothing while another thread collects
+                gc.collect()
+                time.sleep(0.01)
             gc.set_threshold(700)
     for record in rec.records():
         print(len(record["phases"]["stream"]), len(record["phases"]["work"]), record["late_spans"])
