@@ -80,25 +80,11 @@ def is_content(phase: str | None, name: Any) -> bool:
     return phase in _CONTENT and word == "result"  # which elsewhere is anything
 
 
-# By phase, the names that may stand in the journal as they were given, which is decided once for each. Users' own
-# join the known ones when they were seen and found fit: they are few and come again and again.
-_KNOWN: dict[str | None, set[Any]] = {
-    SUBMISSION: set(_SESSION_NAMES),
-    semconv.GENERATE: {*_GENERATE_NAMES, "weight_version", "finish_reasons", "continuation"},
-    semconv.TOOLCALL: set(_TOOLCALL_NAMES),
-    semconv.REWARD: set(_REWARD_NAMES),
-}
-_KNOWN_ELSEWHERE: set[Any] = set()
-_KNOWN_KEPT = 4096
-_MEASURES: Final = {
-    semconv.GENERATE: frozenset({*_COUNTS, "weight_version", "continuation"}),
-    semconv.REWARD: frozenset({"score"}),
-}
-_SCALARS: Final = frozenset({str, bool, int, float})
-# Those of the known names that stand for others, and what they stand for: the two never mix in one phase.
-_SHORT: dict[str | None, frozenset[str]] = {phase: frozenset(known) for phase, known in _KNOWN.items()}
+# Those words of a phase that stand for others, and what they stand for: the two never mix in one phase.
+_SHORT: dict[str | None, frozenset[str]] = {phase: frozenset(words) for phase, words in _SHORT_NAMES.items()}
+_SHORT[semconv.GENERATE] |= {"weight_version", "finish_reasons", "continuation"}
 _LONG: dict[str | None, frozenset[str]] = {
-    phase: frozenset(short.values()) for phase, short in _SHORT_NAMES.items()
+    phase: frozenset(words.values()) for phase, words in _SHORT_NAMES.items()
 }
 _LONG[semconv.GENERATE] |= {
     semconv.WEIGHT_VERSION_MIN,
@@ -106,6 +92,17 @@ _LONG[semconv.GENERATE] |= {
     semconv.FINISH_REASONS,
     semconv.CONTINUATION,
 }
+# A text under these is there by mistake, and may be a prompt.
+_MEASURES: Final = {
+    semconv.GENERATE: frozenset({*_COUNTS, "weight_version", "continuation"}),
+    semconv.REWARD: frozenset({"score"}),
+}
+_SCALARS: Final = frozenset({str, bool, int, float})
+_MOST_GIVEN: Final = MAX_ATTRIBUTES // 2
+
+# By phase, names and types of what is given: whether it may stand in the journal as it is. There are few.
+_plain: dict[tuple[Any, ...], bool] = {}
+_PLAIN_KEPT = 4096
 
 
 class Limits(Protocol):
@@ -123,29 +120,38 @@ class Limits(Protocol):
 def put(target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limits: Limits) -> None:
     """Put what was given to a phase into its attributes `target`.
 
-    Scalars under known names are taken as they are: whoever reads the journal describes them (see `described`), and
-    whoever writes it looks at the values once, all together. Anything else is brought into its form here and now:
-    it may change, or must not be kept. Prompts, completions, tool arguments and results are left out unless
-    content is to be captured; then they are given as JSON text.
+    Scalars are taken as they are where their names allow it: whoever reads the journal describes them (see
+    `described`), and whoever writes it looks at the values once, all together. Anything else is brought into its form
+    here and now: it may change, or must not be kept. Prompts, completions, tool arguments and results are left out
+    unless content is to be captured; then they are given as JSON text.
     """
-    if (
-        _KNOWN.get(phase, _KNOWN_ELSEWHERE).issuperset(given)
-        and _SCALARS.issuperset(map(type, given.values()))
-        and len(target) + len(given) < MAX_ATTRIBUTES
-        and (phase not in _MEASURES or _measured(_MEASURES[phase], given))
-    ):
+    shape = (phase, *given, *map(type, given.values()))
+    plain = _plain.get(shape)
+    if plain is None:
+        plain = _decide(shape, phase, given)
+    if plain and len(target) < _MOST_GIVEN:
         target.update(given)
     else:
         put_described(target, phase, given, limits)
 
 
-def _measured(measures: frozenset[str], given: Mapping[str, Any]) -> bool:
-    """Whether no text stands where a number belongs: by mistake, and it may be a prompt."""
-    if not measures.isdisjoint(given):
-        for name, value in given.items():
-            if type(value) is str and name in measures:
-                return False
-    return True
+def _decide(shape: tuple[Any, ...], phase: str | None, given: Mapping[Any, Any]) -> bool:
+    if len(_plain) >= _PLAIN_KEPT:
+        _plain.clear()
+    plain = len(given) < _MOST_GIVEN and all(_is_plain(phase, name, type(given[name])) for name in given)
+    _plain[shape] = plain
+    return plain
+
+
+def _is_plain(phase: str | None, name: Any, kind: type) -> bool:
+    return (
+        kind in _SCALARS
+        and type(name) is str
+        and fit_name(name) is name
+        and name not in _LONG.get(phase, ())
+        and not is_content(phase, name)
+        and not (kind is str and name in _MEASURES.get(phase or "", ()))
+    )
 
 
 def put_described(
@@ -160,15 +166,6 @@ def put_described(
         if value is not None:
             attributes = given_attributes(phase, {name: value}, content=limits.capture_content)
             clean_into(target, attributes, limits.attribute_max_bytes)
-            if type(name) is str and name in target:
-                _learn(phase, name)
-
-
-def _learn(phase: str | None, name: str) -> None:
-    """Next time `name`, which came out as it was given, need not be looked at."""
-    known = _KNOWN.get(phase, _KNOWN_ELSEWHERE)
-    if len(known) < _KNOWN_KEPT and name not in _LONG.get(phase, ()) and not is_content(phase, name):
-        known.add(name)
 
 
 def described(phase: str | None, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
