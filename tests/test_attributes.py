@@ -180,7 +180,7 @@ _WORDS = st.sampled_from(
     ]
 ) | st.sampled_from(["gen_ai.input.messages", "", "ä", "x" * 300, "\ud800"])
 _GIVEN = st.sampled_from(
-    [1, True, 0.5, 2.0, "1", "text", "long " * 30, math.nan, 1 << 70, [1, 2], None, {"a": 1}]
+    [1, True, 0.5, 2.0, "1", "text", "long " * 30, math.nan, -math.inf, 1 << 70, [1, 2], None, {"a": 1}]
 )
 
 

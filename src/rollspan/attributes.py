@@ -30,13 +30,14 @@ MAX_DEPTH = 8
 DEFAULT_MAX_BYTES = 16384
 
 INT64 = 1 << 63
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 _CUT = "..."
 
 
 def _float(value: float) -> float | str:
     if math.isfinite(value):
         return value
-    return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
+    return NOT_FINITE[0 if value != value else 1 if value > 0 else 2]
 
 
 def _text(value: str, limit: int) -> str:

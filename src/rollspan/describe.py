@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from . import health, semconv
-from .attributes import MAX_ATTRIBUTES, clean, clean_into, error_type, fit_name
+from .attributes import MAX_ATTRIBUTES, NOT_FINITE, clean, clean_into, error_type, fit_name
 
 _GENERATE_NAMES = {
     "model": semconv.REQUEST_MODEL,
@@ -92,12 +92,16 @@ _LONG[semconv.GENERATE] |= {
     semconv.FINISH_REASONS,
     semconv.CONTINUATION,
 }
-# A text under these is there by mistake, and may be a prompt.
-_MEASURES: Final = {
-    semconv.GENERATE: frozenset({*_COUNTS, "weight_version", "continuation"}),
-    semconv.REWARD: frozenset({"score"}),
-}
 _SCALARS: Final = frozenset({str, bool, int, float})
+_NUMBERS: Final = frozenset({bool, int, float})
+# A text where a number belongs is there by mistake, and may be a prompt.
+_KINDS: dict[str | None, dict[str, frozenset[type]]] = {
+    semconv.GENERATE: {
+        **dict.fromkeys((*_COUNTS, "weight_version", "continuation"), _NUMBERS),
+        "finish_reasons": frozenset({str}),
+    },
+    semconv.REWARD: {"score": _NUMBERS},
+}
 _MOST_GIVEN: Final = MAX_ATTRIBUTES // 2
 
 # By phase, names and types of what is given: whether it may stand in the journal as it is. There are few.
@@ -145,12 +149,11 @@ def _decide(shape: tuple[Any, ...], phase: str | None, given: Mapping[Any, Any])
 
 def _is_plain(phase: str | None, name: Any, kind: type) -> bool:
     return (
-        kind in _SCALARS
-        and type(name) is str
+        type(name) is str
+        and kind in _KINDS.get(phase, {}).get(name, _SCALARS)
         and fit_name(name) is name
         and name not in _LONG.get(phase, ())
         and not is_content(phase, name)
-        and not (kind is str and name in _MEASURES.get(phase or "", ()))
     )
 
 
@@ -216,13 +219,13 @@ def _special(result: dict[str, Any], phase: str | None, name: str, value: Any, *
         result[name] = value
 
 
-def number(name: str, value: Any) -> int | float | None:
+def number(name: str, value: Any) -> int | float | str | None:
     """What a count of tokens or a score can be made of; None, with a word, for anything else.
 
     A tensor is not read: it may lie on a device that is busy.
     """
-    if value is None:
-        return None
+    if value is None or (type(value) is str and value in NOT_FINITE and name not in _COUNTS):
+        return value
     if not isinstance(value, str | bytes) and not type(value).__module__.startswith("torch"):
         with contextlib.suppress(Exception):  # a user's own type may raise anything
             return int(value) if name in _COUNTS else float(value)

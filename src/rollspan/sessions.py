@@ -305,7 +305,7 @@ class Session(WaitingTrace, Block):
         reason: str | BaseException | None,
         *,
         stats: RolloutStats | None = None,
-        reward: float | None = None,
+        reward: Any = None,
         exc: BaseException | None = None,
     ) -> None:
         if not self._mine(f"mark_{status}()"):
