@@ -12,7 +12,7 @@ INSTALL = @quiet=; [ -t 1 ] || quiet=-q; $(BIN)/python -m pip install $$quiet $(
 .DEFAULT_GOAL := help
 # Real backends to test against, built once for all checkouts.
 export BACKENDS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollspan/backends
-.PHONY: help demo test check bench backends test-backends clean
+.PHONY: help demo test check bench backends test-backends test-clusters clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make bench   what a session costs, beside other tracers         (BENCH_ARGS='--rounds 10')"
 	@echo "make backends        build a real Collector and a real Jaeger (needs Go)"
 	@echo "make test-backends   run the tests that need those; none may be skipped"
+	@echo "make test-clusters   run the tests of torchrun, Ray and two hosts; likewise (needs Go, root, iproute2)"
 	@echo "make clean   remove .venv, caches and what a demo wrote here"
 
 demo: $(VENV)/.demo
@@ -45,6 +46,10 @@ backends:
 test-backends: $(VENV)/.dev backends
 	OMP_NUM_THREADS=1 REQUIRE_ALL=1 $(BIN)/python -m pytest -q -rs tests/backends $(TEST_ARGS)
 
+# Two hosts send to the real Collector too.
+test-clusters: $(VENV)/.clusters backends
+	OMP_NUM_THREADS=1 REQUIRE_ALL=1 $(BIN)/python -m pytest -q -rs tests/clusters $(TEST_ARGS)
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build rollspan-data rollspan-demo
 
@@ -67,11 +72,17 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	$(INSTALL) -e '.[demo,dev]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.clusters: $(VENV)/.created pyproject.toml
+	@echo "$$DOWNLOADS"
+	$(INSTALL) -e '.[demo,dev,clusters]'
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
+
 define DOWNLOADS
 Setting up $(VENV) in this folder; nothing outside it is changed. To be downloaded, unless pip has it cached:
   rollspan's own needs and the tools   about 50 MB
   torch, for the demo                  about 3 GB on Linux, with the CUDA libraries it brings (6 GB on disk);
                                        about 200 MB elsewhere, or as its CPU build
+  Ray, for make test-clusters alone    about 100 MB (400 MB on disk)
 A CPU build of torch: make PIP_ARGS='--extra-index-url URL' with the CPU index that torch's site names.
 This happens once, and again when pyproject.toml changes.
 endef

@@ -22,7 +22,7 @@ RAY = (sys.executable, "-m", "ray.scripts.scripts")
 @pytest.fixture
 def ray(job: Job) -> Iterator[dict[str, str]]:
     """What keeps a Ray of a test to itself: the variables for its folder, which is short because sockets lie in it."""
-    need(importlib.util.find_spec("ray"), "Ray is not installed: pip install 'ray[default]'")
+    need(importlib.util.find_spec("ray"), "Ray is not installed: pip install 'rollspan[clusters]'")
     folder = tempfile.mkdtemp(prefix="ray-")
     yield {
         "RAY_TMPDIR": folder,
@@ -218,7 +218,7 @@ def test_rollspan_env_puts_a_cluster_s_workers_into_the_run(job: Job, cluster: d
 
 def test_a_submitted_job_is_in_the_run_that_rollspan_env_says(job: Job, cluster: dict[str, str]) -> None:
     """`ray job submit` with what `rollspan env` prints, as its help says: driver and actor are one run."""
-    need(importlib.util.find_spec("aiohttp"), "`ray job` is not installed: pip install 'ray[default]'")
+    need(importlib.util.find_spec("aiohttp"), "`ray job` is not installed: pip install 'rollspan[clusters]'")
     program = job.program(DRIVER.replace("ray.init(runtime_env=runtime_env)", "ray.init()"))
     runtime_env = job.rollspan("env", "--format", "ray", "--run-id", "submitted")
     job.run(
