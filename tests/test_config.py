@@ -255,6 +255,12 @@ def test_the_run_is_named_by_the_first_who_knows(environ: dict[str, str], run_id
     assert resolve(environ).settings.run_id == run_id
 
 
+@pytest.mark.parametrize("environ", [{"TORCHELASTIC_RUN_ID": "none"}, {"RAY_JOB_ID": "ffffffff"}], ids=str)
+def test_what_stands_for_no_name_is_none(environ: dict[str, str]) -> None:
+    """What torchrun sets without a name, and Ray in workers that have no job yet, does not name the run."""
+    assert resolve(environ).sources["run_id"] == "made"
+
+
 def test_a_made_run_id_is_made_once_and_sorts_by_time() -> None:
     """All looks in one process give the same made id, of the form date-time-random."""
     first = resolve({}).settings.run_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from typing import Any
 
@@ -48,6 +49,13 @@ def test_the_users_attributes_are_kept(monkeypatch: Any) -> None:
     resource = build_resource(Settings())
     assert resource["team"] == "rl core"
     assert resource["deployment.environment.name"] == "lab"
+
+
+def test_the_host_is_named(monkeypatch: Any) -> None:
+    """The resource has the host's name, so that backends tell hosts apart; a name that the user gives counts."""
+    assert build_resource(Settings())["host.name"] == socket.gethostname()
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=pod-7")
+    assert build_resource(Settings())["host.name"] == "pod-7"
 
 
 def test_what_is_known_of_the_run_is_told_and_nothing_else() -> None:
