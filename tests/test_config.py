@@ -238,6 +238,28 @@ def test_an_endpoint_as_argument_turns_on_all_signals() -> None:
     assert resolved.sources["metrics_exporters"] == "argument endpoint"
 
 
+SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "64"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "rank", "world_size"),
+    [
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "64"}, 0, None),  # a batch script, whatever tasks it asked for
+        (SRUN, 5, 8),
+        (SRUN | {"PMI_RANK": "3", "PMI_SIZE": "16"}, 3, 16),  # mpiexec, whose daemons srun starts, one a node
+        (SRUN | {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "16"}, 3, 16),
+        (SRUN | {"OMPI_COMM_WORLD_RANK": "1", "RANK": "9", "WORLD_SIZE": "32"}, 9, 32),
+        (SRUN | {"RANK": "9", "ROLLSPAN_RANK": "2"}, 2, 8),
+    ],
+)
+def test_the_launcher_that_is_nearest_gives_the_rank(
+    environ: dict[str, str], rank: int, world_size: int | None
+) -> None:
+    """torchrun's rank before MPI's before Slurm's: each of them starts the launchers of the one before."""
+    settings = resolve(environ).settings
+    assert (settings.rank, settings.world_size) == (rank, world_size)
+
+
 @pytest.mark.parametrize(
     ("environ", "run_id"),
     [

@@ -91,9 +91,17 @@ VARIABLES: Final[dict[str, Variable]] = {
     "attribute_max_bytes": Variable(
         values.size(16), ("ROLLSPAN_ATTRIBUTE_MAX_BYTES",), "size at which an attribute's text is cut"
     ),
-    "rank": Variable(values.whole(0), ("ROLLSPAN_RANK", "RANK"), "number of this process in the job"),
+    # The nearest launcher first: srun starts mpirun's daemons, and either starts torchrun.
+    "rank": Variable(
+        values.whole(0),
+        ("ROLLSPAN_RANK", "RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"),
+        "number of this process in the job",
+    ),
     "world_size": Variable(
-        values.whole(1), ("ROLLSPAN_WORLD_SIZE", "WORLD_SIZE"), "number of processes in the job"
+        values.whole(1),
+        # SLURM_NTASKS is what was asked for, in a batch script too; this is what srun started.
+        ("ROLLSPAN_WORLD_SIZE", "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"),
+        "number of processes in the job",
     ),
     "role": Variable(values.label, ("ROLLSPAN_ROLE",), "part of this process in the job"),
     "system": Variable(values.label, ("ROLLSPAN_SYSTEM",), "training framework"),

@@ -16,7 +16,7 @@ from typing import Any
 Record = dict[str, Any]
 
 _NOT_INHERITED = (
-    "ROLLSPAN_", "OTEL_", "RAY_", "SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_",
+    "ROLLSPAN_", "OTEL_", "RAY_", "SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_",
 )  # fmt: skip
 _BIN = Path(sys.executable).parent
 BARE = {
