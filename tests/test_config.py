@@ -277,6 +277,41 @@ def test_the_run_is_named_by_the_first_who_knows(environ: dict[str, str], run_id
     assert resolve(environ).settings.run_id == run_id
 
 
+HOSTS = {"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
+MPI_HOSTS = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}
+
+
+@pytest.mark.parametrize(
+    "environ", [HOSTS, MPI_HOSTS, HOSTS | {"ROLLSPAN_RUN_ID": "m", config.HANDED_RUN_ID: "m"}]
+)
+def test_a_made_name_that_other_hosts_cannot_know_is_a_problem(environ: dict[str, str]) -> None:
+    """Where some of the job's processes are on other hosts, a name made here makes several runs of it."""
+    resolved = resolve(environ)
+    (problem,) = resolved.problems
+    assert problem.variable == "ROLLSPAN_RUN_ID"
+    assert "on each host" in problem.expected
+    assert resolved.settings.run_id in problem.used
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"ROLLSPAN_RUN_ID": "mine"},
+        {"TORCHELASTIC_RUN_ID": "job"},
+        {"SLURM_JOB_ID": "7"},
+        {"RANK": "8"},  # the first one speaks for all
+        {"WORLD_SIZE": "8"},
+        {"WORLD_SIZE": "many"},
+        {"WORLD_SIZE": "9" * 5000},  # more digits than Python reads
+        {"LOCAL_WORLD_SIZE": ""},
+    ],
+)
+def test_a_name_that_all_hosts_know_or_one_host_is_none(more: dict[str, str]) -> None:
+    """Nothing is said of the name where all have it, where all are here, and where that is not known."""
+    assert "ROLLSPAN_RUN_ID" not in {problem.variable for problem in resolve(HOSTS | more).problems}
+    assert resolve(HOSTS, run_id="mine").problems == ()
+
+
 @pytest.mark.parametrize("environ", [{"TORCHELASTIC_RUN_ID": "none"}, {"RAY_JOB_ID": "ffffffff"}], ids=str)
 def test_what_stands_for_no_name_is_none(environ: dict[str, str]) -> None:
     """What torchrun sets without a name, and Ray in workers that have no job yet, does not name the run."""

@@ -183,7 +183,10 @@ def resolve(environ: Mapping[str, str] | None = None, /, **arguments: Any) -> Re
         sources[name] = source.removesuffix(f" {name}")
         used = f"using {shown(name, value)} ({source})"
         problems += [Problem(place, text, expected, used) for place, text, expected in wrong]
-    return Resolved(Settings(**found), sources, (*problems, *_unknown(environ)))
+    settings = Settings(**found)
+    return Resolved(
+        settings, sources, (*problems, *_apart(settings, sources["run_id"], environ), *_unknown(environ))
+    )
 
 
 def hand_on(settings: Settings, environ: MutableMapping[str, str] | None = None) -> None:
@@ -291,6 +294,27 @@ def _make_run_id() -> str:
         # os.urandom and not random: the job's own random stream is not ours to advance.
         _made = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
     return _made
+
+
+_ALL_AND_HERE: Final = (
+    ("WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+)
+"""How many processes a launcher started, and how many of them on this host. Slurm names the run itself."""
+
+
+def _apart(settings: Settings, source: str, environ: Mapping[str, str]) -> list[Problem]:
+    """That the run's name was made on this host, where others of the job cannot know it; rank 0 speaks for all."""
+    if settings.rank or source not in ("made", HANDED_RUN_ID):
+        return []
+    for everywhere, here in _ALL_AND_HERE:
+        total, local = (environ.get(name, "").strip() for name in (everywhere, here))
+        numbers = total.isdecimal() and local.isdecimal() and len(total + local) < 19
+        if numbers and int(total) > int(local):
+            expected = f"a name, the same on each host ({everywhere}={total}, {here}={local})"
+            used = f"each makes a run of its own, here {settings.run_id}"
+            return [Problem("ROLLSPAN_RUN_ID", "", expected, used)]
+    return []
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:

@@ -49,7 +49,7 @@ def _torch() -> None:
     need(importlib.util.find_spec("torch"), "torch is not installed: pip install 'rollspan[demo]'")
 
 
-def check_four_ranks(job: Job) -> None:
+def check_four_ranks(job: Job, runs: int = 1) -> None:
     """Each rank's three sessions are in its own file, whole, and all are of one run."""
     files = by_file(job.data)
     assert set(files) == {f"sessions-r{rank}.jsonl" for rank in range(4)}
@@ -61,7 +61,7 @@ def check_four_ranks(job: Job) -> None:
         assert all(set(r["phases"]) == {"generate", "reward"} for r in rows)
     assert all(len(pids) == 1 for pids in writers(job.data).values())
     assert len(set.union(*writers(job.data).values())) == 4
-    assert len(run_ids(records(job.data))) == 1
+    assert len(run_ids(records(job.data))) == runs
     assert list((job.data / "journal").iterdir()) == []
 
 
@@ -76,25 +76,25 @@ def test_four_ranks_are_one_run(job: Job) -> None:
     check_four_ranks(job)
 
 
-def nodes(job: Job, *options: str, **environ: str) -> None:
-    """Run four ranks under two launchers that meet at a port of this machine."""
+def nodes(job: Job, *options: str, **environ: str) -> str:
+    """Run four ranks under two launchers that meet at a port of this machine; what they say."""
     program = job.program(RANKS)
     two = ("--nnodes", "2", "--nproc-per-node", "2", *options)
     launchers = [
         torchrun(job, *(option.format(node=node) for option in two), program, **environ) for node in range(2)
     ]
-    for launcher in launchers:
-        said(launcher)
+    return "".join(said(launcher) for launcher in launchers)
 
 
 def test_two_nodes_that_meet_are_one_run(job: Job, free_port: int) -> None:
     """Two launchers under one --rdzv-id are one run, named by it; each rank's resource has the size of the world."""
     with OtlpReceiver() as receiver:
-        nodes(
+        output = nodes(
             job, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port}", "--rdzv-id", "two-nodes",
             ROLLSPAN_ENABLED="1", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
         )  # fmt: skip
         check_four_ranks(job)
+        assert "rollspan:" not in output
         assert run_ids(records(job.data)) == {"two-nodes"}
         told = {
             (log["attributes"]["rank"], log["resource"]["rl.run.id"], log["resource"]["rollout.world_size"])
@@ -104,16 +104,25 @@ def test_two_nodes_that_meet_are_one_run(job: Job, free_port: int) -> None:
         assert len({log["resource"]["service.instance.id"] for log in receiver.logs()}) == 4
 
 
+STATIC = ("--node-rank", "{node}", "--master-addr", "127.0.0.1", "--master-port")
+
+
+def test_nodes_without_a_common_name_are_told(job: Job, free_port: int) -> None:
+    """Two launchers that share no name make two runs, each of two ranks, and one process of the job says so, once."""
+    output = nodes(job, *STATIC, str(free_port), ROLLSPAN_ENABLED="1")
+    check_four_ranks(job, runs=2)
+    assert output.count("rollspan:") == output.count("rollspan: ROLLSPAN_RUN_ID=") == 1
+
+
 @pytest.mark.parametrize("by", ["rollspan env", "SLURM_JOB_ID"])
-def test_nodes_without_a_common_name(job: Job, free_port: int, by: str) -> None:
+def test_nodes_with_a_common_name(job: Job, free_port: int, by: str) -> None:
     """Where torchrun has no --rdzv-id, what `rollspan env` prints, or Slurm's job id, makes one run of the nodes."""
     named = {"ROLLSPAN_ENABLED": "1", "SLURM_JOB_ID": "by-hand"}
     if by == "rollspan env":
         named = json.loads(job.rollspan("env", "--format", "json", "--run-id", "by-hand"))
-    nodes(
-        job, "--node-rank", "{node}", "--master-addr", "127.0.0.1", "--master-port", str(free_port), **named
-    )
+    output = nodes(job, *STATIC, str(free_port), **named)
     check_four_ranks(job)
+    assert "rollspan:" not in output
     assert run_ids(records(job.data)) == {"by-hand"}
 
 
