@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -70,10 +71,19 @@ def torchrun(job: Job, *options: str, **environ: str) -> subprocess.Popen[str]:
     return job.start(sys.executable, "-m", "torch.distributed.run", *options, **environ)
 
 
-def test_four_ranks_are_one_run(job: Job) -> None:
-    """ROLLSPAN_ENABLED=1 before torchrun is enough: one run, a file for each rank, rewards of spawned pools in it."""
-    said(torchrun(job, *FOUR, job.program(RANKS), ROLLSPAN_ENABLED="1"))
+@pytest.mark.parametrize("named_by", ["torchrun", "rollspan"])
+def test_four_ranks_are_one_run(job: Job, free_port: int, named_by: str) -> None:
+    """ROLLSPAN_ENABLED=1 before torchrun is enough: one run, a file for each rank, rewards of spawned pools in it.
+
+    The run has the id that torchrun makes. With a port for its rendezvous it makes none; then the ranks inherit the
+    one that rollspan made in the launcher.
+    """
+    rendezvous = () if named_by == "torchrun" else ("--master-port", str(free_port))
+    said(torchrun(job, *FOUR, *rendezvous, job.program(RANKS), ROLLSPAN_ENABLED="1"))
     check_four_ranks(job)
+    (run_id,) = run_ids(records(job.data))
+    made = re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", run_id)
+    assert bool(made) == (named_by == "rollspan")
 
 
 def nodes(job: Job, *options: str, **environ: str) -> str:
