@@ -7,8 +7,10 @@ A copy of the package is changed, never the checkout. Exits 1 where a test passe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,15 +34,17 @@ def fails_without(protection: Protection, scratch: Path) -> bool:
     changed.write_text(source.replace(protection.text, protection.without))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", protection.test]
     environment = {**os.environ, "PYTHONPATH": str(scratch), "OMP_NUM_THREADS": "1", "REQUIRE_ALL": "1"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        said, _ = process.communicate(timeout=LONGEST)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return True
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            return True
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a test that failed may leave programs that hang
     if process.returncode not in (0, 1) or " error" in said.splitlines()[-1]:
         raise ValueError(f"{protection.test} did not run:\n{said[-2000:]}")
     return process.returncode == 1
