@@ -22,7 +22,7 @@ help:
 	@echo "make bench   what a session costs, beside other tracers         (BENCH_ARGS='--rounds 10')"
 	@echo "make backends        build a real Collector and a real Jaeger (needs Go)"
 	@echo "make test-backends   run the tests that need those; none may be skipped"
-	@echo "make test-clusters   run the tests of torchrun, Ray and two hosts; likewise (needs Go, root, iproute2)"
+	@echo "make test-clusters   run the tests of torchrun, MPI, Ray and two hosts; likewise (needs Go, root, iproute2)"
 	@echo "make clean   remove .venv, caches and what a demo wrote here"
 
 demo: $(VENV)/.demo
@@ -82,7 +82,7 @@ Setting up $(VENV) in this folder; nothing outside it is changed. To be download
   rollspan's own needs and the tools   about 50 MB
   torch, for the demo                  about 3 GB on Linux, with the CUDA libraries it brings (6 GB on disk);
                                        about 200 MB elsewhere, or as its CPU build
-  Ray, for make test-clusters alone    about 100 MB (400 MB on disk)
+  Ray and Open MPI, for test-clusters  about 110 MB (400 MB on disk)
 A CPU build of torch: make PIP_ARGS='--extra-index-url URL' with the CPU index that torch's site names.
 This happens once, and again when pyproject.toml changes.
 endef

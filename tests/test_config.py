@@ -278,19 +278,30 @@ def test_the_run_is_named_by_the_first_who_knows(environ: dict[str, str], run_id
 
 
 HOSTS = {"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
-MPI_HOSTS = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}
+INHERITED = {"ROLLSPAN_RUN_ID": "m", config.HANDED_RUN_ID: "m"}
+MPI = {"OMPI_COMM_WORLD_SIZE": "16", "OMPI_COMM_WORLD_LOCAL_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"}
 
 
 @pytest.mark.parametrize(
-    "environ", [HOSTS, MPI_HOSTS, HOSTS | {"ROLLSPAN_RUN_ID": "m", config.HANDED_RUN_ID: "m"}]
+    ("environ", "known_to"),
+    [
+        (HOSTS | INHERITED, 8),  # made by torchrun's launcher, of which there is one a host
+        (MPI | INHERITED, 4),
+        (HOSTS, 1),  # made by the rank itself: no ancestor of it is a Python with rollspan
+        (MPI, 1),
+        ({"PMI_SIZE": "16", "PMI_RANK": "0"}, 1),
+        ({"ROLLSPAN_WORLD_SIZE": "16", "ROLLSPAN_RANK": "0"}, 1),
+    ],
 )
-def test_a_made_name_that_other_hosts_cannot_know_is_a_problem(environ: dict[str, str]) -> None:
-    """Where some of the job's processes are on other hosts, a name made here makes several runs of it."""
+def test_a_made_name_that_others_of_the_job_cannot_know_is_a_problem(
+    environ: dict[str, str], known_to: int
+) -> None:
+    """A name that is made for a part of the job's processes makes several runs of it, and that is said."""
     resolved = resolve(environ)
     (problem,) = resolved.problems
     assert problem.variable == "ROLLSPAN_RUN_ID"
-    assert "on each host" in problem.expected
-    assert resolved.settings.run_id in problem.used
+    assert "all 16 processes" in problem.expected
+    assert problem.used == f"{resolved.settings.run_id}, made here, is known to {known_to} of them"
 
 
 @pytest.mark.parametrize(
@@ -302,14 +313,16 @@ def test_a_made_name_that_other_hosts_cannot_know_is_a_problem(environ: dict[str
         {"RANK": "8"},  # the first one speaks for all
         {"WORLD_SIZE": "8"},
         {"WORLD_SIZE": "many"},
-        {"WORLD_SIZE": "9" * 5000},  # more digits than Python reads
         {"LOCAL_WORLD_SIZE": ""},
+        {"LOCAL_WORLD_SIZE": "9" * 5000},  # more digits than Python reads
     ],
 )
-def test_a_name_that_all_hosts_know_or_one_host_is_none(more: dict[str, str]) -> None:
+def test_a_name_that_all_know_is_none(more: dict[str, str]) -> None:
     """Nothing is said of the name where all have it, where all are here, and where that is not known."""
-    assert "ROLLSPAN_RUN_ID" not in {problem.variable for problem in resolve(HOSTS | more).problems}
+    environ = HOSTS | INHERITED | more
+    assert "ROLLSPAN_RUN_ID" not in {problem.variable for problem in resolve(environ).problems}
     assert resolve(HOSTS, run_id="mine").problems == ()
+    assert resolve({"WORLD_SIZE": "8"}).problems == ()  # it will start the others
 
 
 @pytest.mark.parametrize("environ", [{"TORCHELASTIC_RUN_ID": "none"}, {"RAY_JOB_ID": "ffffffff"}], ids=str)

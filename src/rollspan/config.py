@@ -6,6 +6,7 @@ here, and no OpenTelemetry: this runs at interpreter start in a job that has rol
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, MutableMapping
@@ -184,9 +185,7 @@ def resolve(environ: Mapping[str, str] | None = None, /, **arguments: Any) -> Re
         used = f"using {shown(name, value)} ({source})"
         problems += [Problem(place, text, expected, used) for place, text, expected in wrong]
     settings = Settings(**found)
-    return Resolved(
-        settings, sources, (*problems, *_apart(settings, sources["run_id"], environ), *_unknown(environ))
-    )
+    return Resolved(settings, sources, (*problems, *_apart(settings, sources, environ), *_unknown(environ)))
 
 
 def hand_on(settings: Settings, environ: MutableMapping[str, str] | None = None) -> None:
@@ -296,25 +295,30 @@ def _make_run_id() -> str:
     return _made
 
 
-_ALL_AND_HERE: Final = (
-    ("WORLD_SIZE", "LOCAL_WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-)
-"""How many processes a launcher started, and how many of them on this host. Slurm names the run itself."""
+def _apart(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str]) -> list[Problem]:
+    """That the run's name was made where others of the job cannot know it; rank 0 speaks for all.
 
-
-def _apart(settings: Settings, source: str, environ: Mapping[str, str]) -> list[Problem]:
-    """That the run's name was made on this host, where others of the job cannot know it; rank 0 speaks for all."""
-    if settings.rank or source not in ("made", HANDED_RUN_ID):
+    A process without a rank may be the one that starts the others, which will inherit the name.
+    """
+    if settings.rank or sources["rank"] == "default" or sources["run_id"] not in ("made", HANDED_RUN_ID):
         return []
-    for everywhere, here in _ALL_AND_HERE:
-        total, local = (environ.get(name, "").strip() for name in (everywhere, here))
-        numbers = total.isdecimal() and local.isdecimal() and len(total + local) < 19
-        if numbers and int(total) > int(local):
-            expected = f"a name, the same on each host ({everywhere}={total}, {here}={local})"
-            used = f"each makes a run of its own, here {settings.run_id}"
-            return [Problem("ROLLSPAN_RUN_ID", "", expected, used)]
-    return []
+    total = settings.world_size or 1
+    here = 1 if sources["run_id"] == "made" else _on_this_host(environ)
+    if here >= total:
+        return []
+    expected = f"a name, the same in all {total} processes of the job"
+    return [
+        Problem("ROLLSPAN_RUN_ID", "", expected, f"{settings.run_id}, made here, is known to {here} of them")
+    ]
+
+
+def _on_this_host(environ: Mapping[str, str]) -> float:
+    """How many processes of the job the launcher started on this host; infinite if it does not say."""
+    for variable in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        text = environ.get(variable, "").strip()
+        if text:
+            return int(text) if text.isdecimal() and len(text) < 19 else math.inf
+    return math.inf
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:
