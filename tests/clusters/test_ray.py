@@ -197,9 +197,11 @@ class Rollouts:
 def main():
     runtime_env = json.loads(subprocess.check_output(["rollspan", "env", "--format", "ray"]))
     ray.init(runtime_env=runtime_env)
+    actor = Rollouts.remote()
     with rollspan.session(task_id="driver", workflow=str(os.getpid())):
-        cwd, delivered = ray.get(Rollouts.remote().go.remote())
+        cwd, delivered = ray.get(actor.go.remote())
         assert cwd.endswith("elsewhere") and delivered, (cwd, delivered)
+    assert rollspan.flush(30)  # while the actor is there: one that has ended has let go of its file
 
 if __name__ == "__main__":
     main()
