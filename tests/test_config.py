@@ -304,6 +304,15 @@ def test_a_made_name_that_others_of_the_job_cannot_know_is_a_problem(
     assert problem.used == f"{resolved.settings.run_id}, made here, is known to {known_to} of them"
 
 
+def test_a_name_that_is_handed_on_is_still_known_as_made_here(monkeypatch: Any) -> None:
+    """A rank knows after start-up that it made the name itself, and its forked child that it inherited it."""
+    environ = dict(MPI)
+    hand_on(resolve(environ).settings, environ)
+    assert "is known to 1 of them" in str(resolve(environ).problems[0])
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert "is known to 4 of them" in str(resolve(environ).problems[0])
+
+
 @pytest.mark.parametrize(
     "more",
     [

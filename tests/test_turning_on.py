@@ -172,6 +172,23 @@ def test_a_wrong_value_is_reported_once_for_the_whole_job(tmp_path: Path) -> Non
     assert "a whole number" in errors
 
 
+@pytest.mark.parametrize(
+    ("code", "times"),
+    [
+        ("with rollspan.session(): pass", 1),
+        ("rollspan.configure(run_id='mine')\nwith rollspan.session(): pass", 0),
+        ("pass", 0),
+    ],
+)
+def test_a_name_that_others_cannot_know_is_said_at_the_first_use(
+    tmp_path: Path, code: str, times: int
+) -> None:
+    """A rank whose name of the run was made in it says so when it records, and not before it may have another."""
+    rank = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+    done = run(f"import rollspan\n{code}", tmp_path, ROLLSPAN_ENABLED="1", **rank)
+    assert done.stderr.count("rollspan:") == done.stderr.count("is known to 1 of them") == times
+
+
 def test_a_wrong_word_for_enabled_is_said_and_means_off(tmp_path: Path) -> None:
     """ROLLSPAN_ENABLED=maybe does not turn anything on, and does not pass in silence."""
     done = run("import os; print('ROLLSPAN_RUN_ID' in os.environ)", tmp_path, ROLLSPAN_ENABLED="maybe")

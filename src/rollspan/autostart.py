@@ -37,7 +37,8 @@ def start() -> None:
             wrong = tuple(problem for problem in found.problems if problem.variable == "ROLLSPAN_ENABLED")
             config.report(config.Resolved(found.settings, found.sources, wrong), environ)
             return
-        config.report(found, environ)
+        given = tuple(problem for problem in found.problems if not problem.is_lack)
+        config.report(config.Resolved(found.settings, found.sources, given), environ)
         config.hand_on(found.settings, environ)
         resolved = found
     except Exception:  # noqa: BLE001

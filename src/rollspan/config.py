@@ -142,6 +142,11 @@ class Problem:
     expected: str
     used: str
 
+    @property
+    def is_lack(self) -> bool:
+        """Whether nothing was given where something should be, which the program may still do by `configure`."""
+        return not self.value
+
     def __str__(self) -> str:
         return f"{self.variable}={self.value!r}: expected {self.expected}; {self.used}"
 
@@ -284,13 +289,16 @@ _NO_RUN: Final = {"TORCHELASTIC_RUN_ID": "none", "RAY_JOB_ID": "ffffffff"}
 """What stands for no name: torchrun without --rdzv-id, and workers that Ray starts before it has a job for them."""
 
 _made = ""
+_made_in = 0
+"""The process that made it; a forked child inherits both."""
 
 
 def _make_run_id() -> str:
     """A name that sorts by time; one for the life of this process, forked children included."""
-    global _made  # noqa: PLW0603 - once for the process is the point
+    global _made, _made_in  # noqa: PLW0603 - once for the process is the point
     if not _made:
         # os.urandom and not random: the job's own random stream is not ours to advance.
+        _made_in = os.getpid()
         _made = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
     return _made
 
@@ -303,7 +311,7 @@ def _apart(settings: Settings, sources: Mapping[str, str], environ: Mapping[str,
     if settings.rank or sources["rank"] == "default" or sources["run_id"] not in ("made", HANDED_RUN_ID):
         return []
     total = settings.world_size or 1
-    here = 1 if sources["run_id"] == "made" else _on_this_host(environ)
+    here = 1 if (settings.run_id, os.getpid()) == (_made, _made_in) else _on_this_host(environ)
     if here >= total:
         return []
     expected = f"a name, the same in all {total} processes of the job"
