@@ -7,8 +7,7 @@ import logging
 import signal
 import sys
 import threading
-import weakref
-from collections import Counter, deque
+from collections import Counter
 from types import CodeType
 from typing import Any
 
@@ -20,8 +19,6 @@ raise_internal_errors = False
 _lock = threading.RLock()
 _counters: Counter[str] = Counter()
 _said: set[str] = set()
-_unsaid: deque[tuple[int, str, tuple[object, ...], Any]] = deque()
-_quiet_under: weakref.WeakSet[threading.RLock] = weakref.WeakSet()
 
 
 def count(name: str, n: int = 1) -> None:
@@ -48,25 +45,7 @@ def warn_once(key: str, message: str, *args: object) -> None:
     """Count wrong use or a loss under `key`, and log it the first time."""
     count(key)
     if _first_time(key):
-        _log(logging.WARNING, message, *args)
-
-
-def quiet_under(lock: threading.RLock) -> None:
-    """Log nothing in a thread that holds `lock`: a log handler may do anything, and record sessions of its own."""
-    _quiet_under.add(lock)
-
-
-def _log(level: int, message: str, *args: object, exc_info: Any = None) -> None:
-    _unsaid.append((level, message, args, exc_info))
-    say()
-
-
-def say() -> None:
-    """Log what could not be logged yet."""
-    if _unsaid and not any(lock._is_owned() for lock in tuple(_quiet_under)):  # type: ignore[attr-defined]  # noqa: SLF001
-        while _unsaid:
-            level, message, args, exc_info = _unsaid.popleft()
-            logger.log(level, message, *args, exc_info=exc_info)
+        logger.warning(message, *args)
 
 
 def by_a_signal_handler(error: BaseException | None) -> bool:
@@ -99,8 +78,7 @@ def internal_error(where: str) -> None:
     if raise_internal_errors:
         raise  # noqa: PLE0704 - called from an except block
     if _first_time(f"internal_error.{where}"):
-        message = "rollspan: internal error in %s; the program goes on, this is logged once"
-        _log(logging.ERROR, message, where, exc_info=sys.exc_info())
+        logger.exception("rollspan: internal error in %s; the program goes on, this is logged once", where)
 
 
 def after_fork() -> None:
@@ -108,7 +86,6 @@ def after_fork() -> None:
     global _lock  # noqa: PLW0603
     _lock = threading.RLock()
     _counters.clear()
-    _unsaid.clear()
 
 
 def reset() -> None:

@@ -63,7 +63,6 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.lock = threading.RLock()
-        health.quiet_under(self.lock)
         self.request_ids = itertools.count()
         self.common: dict[str, Any] = {
             semconv.PHASE: semconv.SESSION,

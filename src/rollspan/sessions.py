@@ -157,7 +157,6 @@ class Session(WaitingTrace, Block):
                 self._open_wait(semconv.RUNNER_WAIT, now)
         except Exception:  # noqa: BLE001
             health.internal_error("session.mark_enqueued")
-        health.say()
 
     # Phases.
 
@@ -299,7 +298,6 @@ class Session(WaitingTrace, Block):
                 self._end_soon()
         except Exception:  # noqa: BLE001
             health.internal_error("session.mark_consumed")
-        health.say()
 
     def _verdict(
         self,
@@ -347,7 +345,6 @@ class Session(WaitingTrace, Block):
                     self._end_soon()
         except Exception:  # noqa: BLE001
             health.internal_error("session.verdict")
-        health.say()
 
     def _set_status(
         self, status: str, reason: str | None = None, extra: Mapping[str, Any] | None = None

@@ -97,7 +97,6 @@ class Worker:
 
     def tick(self) -> None:
         """Take what is new in the journal to the exporters, and look after the journal itself."""
-        health.say()
         with self._ticking:
             if self._stopping:
                 return

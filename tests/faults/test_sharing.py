@@ -238,34 +238,3 @@ def test_a_child_does_not_hold_the_file_of_records(run_program: Run) -> None:
     """A child that outlives a killed parent must not keep the file, and its lock, from the next process."""
     done = run_program(HELD_BY_A_CHILD, env={"PYTHONWARNINGS": "ignore"})
     assert done.stdout.split() == ["1", "0"]
-
-
-RECORDING_LOG_HANDLER = """
-import logging, threading, time
-import rollspan
-
-class Recorder(logging.Handler):
-    def emit(self, record):
-        inside.set()
-        time.sleep(0.5)  # meanwhile the other thread complains, and waits for this handler
-        with rollspan.session(task_id=record.name):
-            pass
-
-inside = threading.Event()
-logging.getLogger().addHandler(Recorder())
-session = rollspan.start_session(task_id="wrong")
-session.mark_accepted()
-other = threading.Thread(target=logging.getLogger("program").warning, args=("something",))
-other.start()
-inside.wait()
-session.mark_accepted()  # a second verdict, which is complained about
-session.mark_consumed()
-other.join()
-"""
-
-
-def test_a_log_handler_that_records_sessions(run_program: Run, tmp_path: Path) -> None:
-    """Nothing is logged while the journal's lock is held: a handler that wants it would never get it."""
-    done = run_program(RECORDING_LOG_HANDLER)
-    names = {record["task_id"] for record in in_file(tmp_path / "data")}
-    assert names == {"wrong", "program", "rollspan"}, done.stderr
