@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import rollspan
 from rollspan import health
 from rollspan.lines import NAME
 from rollspan.testing import Recording, fixed, tree
+from tests.faults.jobs import in_file
 
 
 def only(rec: Recording) -> dict:
@@ -551,3 +554,48 @@ def test_the_machinerys_start_is_not_in_the_first_session(
             pass
         assert looked
         assert only(rec)["submit_ts"] >= looked[0] / 1e9
+
+
+HANDLER = """
+import logging, os, threading, time
+import rollspan
+
+class Counting(logging.Handler):
+    def emit(self, record):
+        if record.name != "rollspan":
+            inside.set()
+            time.sleep(0.1)
+        session.count("messages")
+        counted.release()
+
+def wrong_use():
+    inside.wait()
+    session.mark_enqueued()
+    session.mark_enqueued()  # the second is wrong, which is found out under the session's lock
+
+session = rollspan.start_session()
+inside = threading.Event()
+counted = threading.Semaphore(0)
+logging.getLogger().addHandler(Counting())
+threads = [
+    threading.Thread(target=logging.getLogger("user").warning, args=("x",)),
+    threading.Thread(target=wrong_use),
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(5.0)
+if any(thread.is_alive() for thread in threads):
+    os._exit(3)
+assert counted.acquire(timeout=5.0) and counted.acquire(timeout=5.0)
+session.mark_rejected()
+"""
+
+
+def test_a_logging_handler_may_use_the_session(
+    run_program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """A handler that counts on the session, while another thread's wrong use is being said: neither waits for ever."""
+    run_program(HANDLER)
+    (record,) = in_file(tmp_path / "data")
+    assert record["counters"] == {"messages": 2}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import signal
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
@@ -19,6 +21,8 @@ raise_internal_errors = False
 _lock = threading.RLock()
 _counters: Counter[str] = Counter()
 _said: set[str] = set()
+_unsaid: deque[tuple[str, tuple[object, ...], BaseException | None]] = deque()
+_must_wait: Callable[[], bool] = bool
 
 
 def count(name: str, n: int = 1) -> None:
@@ -41,11 +45,31 @@ def _first_time(key: str) -> bool:
         return True
 
 
+def wait_for(lock: Any) -> None:
+    """Say nothing while a thread holds this lock: a logging handler of the program's may use rollspan, and want it."""
+    global _must_wait  # noqa: PLW0603
+    _must_wait = getattr(lock, "_is_owned", bool)
+
+
+def _say(message: str, args: tuple[object, ...], error: BaseException | None = None) -> None:
+    _unsaid.append((message, args, error))
+    if not _must_wait():
+        speak()
+
+
+def speak() -> None:
+    """Log what had to wait. The caller holds no lock."""
+    while _unsaid:
+        with contextlib.suppress(IndexError):  # another thread was quicker
+            message, args, error = _unsaid.popleft()
+            logger.log(logging.ERROR if error else logging.WARNING, message, *args, exc_info=error)
+
+
 def warn_once(key: str, message: str, *args: object) -> None:
     """Count wrong use or a loss under `key`, and log it the first time."""
     count(key)
     if _first_time(key):
-        logger.warning(message, *args)
+        _say(message, args)
 
 
 def by_a_signal_handler(error: BaseException | None) -> bool:
@@ -78,7 +102,8 @@ def internal_error(where: str) -> None:
     if raise_internal_errors:
         raise  # noqa: PLE0704 - called from an except block
     if _first_time(f"internal_error.{where}"):
-        logger.exception("rollspan: internal error in %s; the program goes on, this is logged once", where)
+        message = "rollspan: internal error in %s; the program goes on, this is logged once"
+        _say(message, (where,), sys.exc_info()[1])
 
 
 def after_fork() -> None:
@@ -86,6 +111,7 @@ def after_fork() -> None:
     global _lock  # noqa: PLW0603
     _lock = threading.RLock()
     _counters.clear()
+    _unsaid.clear()
 
 
 def reset() -> None:

@@ -63,6 +63,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.lock = threading.RLock()
+        health.wait_for(self.lock)
         self.request_ids = itertools.count()
         self.common: dict[str, Any] = {
             semconv.PHASE: semconv.SESSION,
@@ -193,6 +194,7 @@ class Runtime:
 
     def flush(self, timeout: float | None) -> bool:
         """See `rollspan.flush`."""
+        health.speak()
         if self._worker is None or self.abandoned:
             return True
         return self._worker.flush(time.monotonic() + (30.0 if timeout is None else timeout))
@@ -217,6 +219,7 @@ class Runtime:
             )
         for trace in [*self.live.values(), *self.steps.values()]:
             self._end(trace)
+        health.speak()
         with self.lock:
             self.abandoned = True
         delivered = True
@@ -245,6 +248,7 @@ class Runtime:
         """In a forked child: leave the parent's files, locks and sessions alone; a runtime of the child's own."""
         self.abandoned = True
         self.lock = threading.RLock()
+        health.wait_for(self.lock)
         self.journal.abandon(self.lock)
         if self._worker is not None:
             self._worker.abandon()

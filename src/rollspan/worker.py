@@ -117,6 +117,7 @@ class Worker:
             self._tend()
             if self._metrics is not None:
                 self._metrics.tick()
+        health.speak()
 
     def _take(self, finished: list[Finished], end: Position) -> None:
         if self._metrics is not None:

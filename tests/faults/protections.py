@@ -255,6 +255,12 @@ PROTECTIONS = (
         "            pass\n\n    def closing",
     ),
     Protection(
+        "tests/test_sessions.py::test_a_logging_handler_may_use_the_session",
+        "health.py",
+        'getattr(lock, "_is_owned", bool)',
+        "bool",
+    ),
+    Protection(
         "tests/faults/test_context.py::test_an_exception_of_a_signal_handler_arrives",
         "health.py",
         "if by_a_signal_handler(sys.exc_info()[1]):",
