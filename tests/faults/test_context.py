@@ -172,10 +172,10 @@ with recording(Path(sys.argv[2])) as rec:
                 with rollspan.phase("work"):
                     pass
             box = None
-            for _ in range(10):  # does nothing while another thread collects
-                gc.collect()
-                time.sleep(0.01)
             gc.set_threshold(700)
+            for _ in range(20):  # another thread may be collecting just now: then this one does nothing
+                gc.collect()
+                time.sleep(0.005)
     for record in rec.records():
         print(len(record["phases"]["stream"]), len(record["phases"]["work"]), record["late_spans"])
 """
