@@ -98,6 +98,8 @@ def test_a_step_through_the_queue_without_an_enqueue(rec: Recording) -> None:
 class Sink:
     """An exporter that takes everything, or has no room for now."""
 
+    timeout = 0.0
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.full = False
@@ -109,7 +111,9 @@ class Sink:
         self.taken += [each.spans[0].trace_id for each in traces]
         return Delivered()
 
-    def close(self) -> None: ...
+    def close(self, timeout: float = 10.0) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 class Immediate(Delivery):

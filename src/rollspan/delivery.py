@@ -18,7 +18,7 @@ from .spandata import AttributeValue
 BATCH = 512  # traces
 EXPORT_TIMEOUT = 10.0  # seconds; OpenTelemetry's default for OTLP
 _HANDED_OVER = 8  # batches that may wait here before the exporter has to read the journal itself
-_LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 30.0
 
 
 class Batch(NamedTuple):
@@ -49,7 +49,7 @@ class Delivery:
         self.missed = 0
         """Traces that are done with, and that were given up for the journal's sake."""
         self._insists = insists
-        self._timeout = max(EXPORT_TIMEOUT, getattr(exporter, "timeout", 0.0))
+        self.timeout = max(EXPORT_TIMEOUT, exporter.timeout)
         self._resource = resource
         self._failures = 0
         self._retry_at = 0.0
@@ -69,9 +69,7 @@ class Delivery:
 
     def abandon(self) -> None:
         """In a forked child: close what the exporter has open, without a word to the other end."""
-        abandon = getattr(self.exporter, "abandon", None)
-        if abandon is not None:
-            abandon()
+        self.exporter.abandon()
 
     def attempt(self, batch: Batch, timeout: float) -> bool:
         """One try; whether the batch is done with and the cursor behind it."""
@@ -96,7 +94,7 @@ class Delivery:
     def _pause(self, result: Retry) -> None:
         self._failures += 1
         jitter = 0.75 + os.urandom(1)[0] / 512  # not from the job's own random stream
-        pause = min(2.0 ** (self._failures - 1), _LONGEST_PAUSE) * jitter
+        pause = min(2.0 ** (self._failures - 1), LONGEST_PAUSE) * jitter
         self._retry_at = time.monotonic() + max(pause, result.after or 0.0)
         health.count(f"retries.{self.name}")
         health.warn_once(
@@ -173,9 +171,7 @@ class ThreadedDelivery(Delivery):
                 self._in_line = True
         if batch.finished:
             self._wake.set()
-        if (
-            self._thread is None and not self._in_line
-        ):  # nothing to send yet: no thread, only the cursor moves
+        if self._thread is None and not self._in_line:  # nothing to send yet: only the cursor moves
             with self._lock:
                 self._handed.clear()
                 self.cursor = batch.end
@@ -212,7 +208,7 @@ class ThreadedDelivery(Delivery):
 
     def _left(self) -> float:
         if self._deadline is None:
-            return self._timeout
+            return self.timeout
         grace = 0.0 if self._failures else self._grace
         return max(self._deadline + grace - time.monotonic(), 0.0)
 

@@ -91,7 +91,7 @@ def test_the_exporters_own_longer_timeout_counts(monkeypatch: pytest.MonkeyPatch
         delivery = ThreadedDelivery(exporter, {}, Journal(threading.RLock(), list))
         assert delivery._left() == expected
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "40")
-    assert exporters.make("otlp", "records").timeout == 40.0  # type: ignore[attr-defined]
+    assert exporters.make("otlp", "records").timeout == 40.0
     monkeypatch.setenv("OTEL_METRIC_EXPORT_TIMEOUT", "50000")
     assert metrics_module.timeout_from_environment() == 50.0
 

@@ -41,6 +41,9 @@ class Exporter(Protocol):
     name: str
     """For example `file`, `otlp.traces`, `otlp.records`, `console.traces`."""
 
+    timeout: float
+    """Seconds that its other end may need for one batch; 0 where it has no wish of its own."""
+
     def export(
         self, traces: Sequence[FinishedTrace], resource: Mapping[str, AttributeValue], timeout: float
     ) -> Result:
@@ -48,6 +51,9 @@ class Exporter(Protocol):
 
     def close(self, timeout: float = 10.0) -> None:
         """Let go of files and connections, within about `timeout` seconds. May be called twice."""
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is open, without a word to the other end, which is the parent's."""
 
 
 class MetricsSink(Protocol):

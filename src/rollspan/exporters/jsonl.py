@@ -32,6 +32,7 @@ class RecordFile:
     """The exporter named `file`. Nothing is created before the first record."""
 
     name = "file"
+    timeout = 0.0
 
     def __init__(self, directory: Path, rank: int, *, mode: int = 0o600, max_bytes: int = 0) -> None:
         """`mode`: permissions of the files, whatever the umask; `max_bytes`: rotate beyond, 0 for never."""

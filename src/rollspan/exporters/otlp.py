@@ -121,6 +121,9 @@ class _OtlpExporter:
             self._transport.close()
             self._transport = None
 
+    def abandon(self) -> None:
+        """See Exporter. Connections stay as they are: to close the parent's may hang."""
+
     def _send(
         self, data: bytes, part: list[FinishedTrace], resource: Mapping[str, AttributeValue], timeout: float
     ) -> Any:

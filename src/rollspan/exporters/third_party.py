@@ -50,6 +50,7 @@ class ThirdPartyExporter:
     def __init__(self, point: EntryPoint, signal: str) -> None:
         """`signal`: `traces` or `records`."""
         self.name = f"{point.name}.{signal}"
+        self.timeout = 0.0
         self._point = point
         self._signal = signal
         self._exporter: Any = None
@@ -94,6 +95,9 @@ class ThirdPartyExporter:
 
                 health.count("exporters.shutdown_failed")
         self._helper.close()
+
+    def abandon(self) -> None:
+        """See Exporter. Nobody knows what somebody else's exporter would do."""
 
     def _objects(self, traces: Sequence[FinishedTrace], resource: Mapping[str, AttributeValue]) -> list[Any]:
         if self._signal == "traces":
