@@ -232,11 +232,11 @@ for i in range(9000):
         rollspan.flush()
 old.mark_accepted()
 rollspan.flush()
-from rollspan import owner
+from rollspan import left
 from rollspan.journal import segment_files
 from pathlib import Path
-(header,) = owner.journals(Path(os.environ["ROLLSPAN_DIR"]))
-numbers = [n for n, _ in segment_files(*header.folders)]
+(header,) = left.journals(Path(os.environ["ROLLSPAN_DIR"]))
+numbers = [n for n, _ in header.segments]
 print(numbers)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import rollspan
-from rollspan import exporters, health, lines, owner
+from rollspan import exporters, health, left, lines
 from rollspan.delivery import Batch, Delivery
 from rollspan.exporters.base import Delivered, Retry
 from rollspan.joiner import Joiner
@@ -60,13 +60,13 @@ def test_what_no_exporter_took_is_not_thrown_away(tmp_path: Path, monkeypatch: p
         with rollspan.session(task_id="first"):
             pass
         assert not rollspan.shutdown(0.5)
-    assert len(owner.journals(tmp_path)) == 1
+    assert len(left.journals(tmp_path)) == 1
     rollspan.configure(dir=tmp_path)
     with rollspan.session(task_id="second"):
         pass
     assert rollspan.shutdown(10)
     assert {r["task_id"] for r in records(tmp_path)} == {"first", "second"}
-    assert owner.journals(tmp_path) == []
+    assert left.journals(tmp_path) == []
 
 
 def test_a_wait_for_the_trainer_begins_at_the_verdict(rec: Recording) -> None:
@@ -148,6 +148,7 @@ class Kept:
             {},
             is_open=lambda trace: trace in self.open,
             build=lambda: (self.deliveries, None),  # type: ignore[arg-type,return-value]
+            adopt=lambda: None,
             max_bytes=max_bytes,
             checkpoint_interval=3600,
             disk=self.disk,

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +64,43 @@ def read_small(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def lock_file(path: Path) -> int | None:
-    """A descriptor that holds `path` locked, or None where somebody else does. Raises OSError."""
+_held: set[int] = set()
+
+
+def lock_file(path: Path, *, make: bool = True) -> int | None:
+    """A descriptor that holds `path` locked, or None where somebody else does, or removes it. Raises OSError."""
     if fcntl is None:
         return None
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            _held.add(descriptor)
+            return descriptor
     except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def unlock(descriptor: int) -> None:
+    """Let go of what `lock_file` gave, also where a forked child is just about to do so."""
+    if descriptor in _held:
+        _held.discard(descriptor)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
-        return None
-    return descriptor
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: close the locks, which else would outlive the process that they tell of."""
+    while _held:
+        with contextlib.suppress(OSError):
+            os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def save_cursors(folder: Path, cursors: Mapping[str, Position]) -> None:
@@ -126,7 +152,13 @@ class Owner:
                 ),
             )
             return []
-        content = {**self._header, "name": self.name, "folder": str(self.hot), "disk": str(self.disk)}
+        content = {
+            **self._header,
+            "name": self.name,
+            "folder": str(self.hot),
+            "disk": str(self.disk),
+            "more": [str(folder) for folder in self._spare if folder != self.disk],
+        }
         for folder in dict.fromkeys((self.hot, self.disk)):
             try:
                 make_folder(folder)
@@ -176,12 +208,8 @@ class Owner:
                 folder
             ):  # else its segments could not be moved to the disk
                 remove(folder)
-        self.abandon()
-
-    def abandon(self) -> None:
-        """Close the locks' descriptors. In a forked child that leaves the parent's locks as they are."""
         while self._locks:
-            os.close(self._locks.pop())
+            unlock(self._locks.pop())
 
 
 def _safe(name: str) -> str:
@@ -218,101 +246,6 @@ def remove(*folders: Path) -> None:
             folder.rmdir()
             if folder.parent.name != DISK_ROOT:  # empty ones of other data directories would stay for good
                 folder.parent.rmdir()
-
-
-class Left(dict[str, Any]):
-    """Header of a journal that its process has left behind; `folders` are where its files lie."""
-
-    @property
-    def folders(self) -> tuple[Path, Path]:
-        """Hot folder, folder on disk (may be the same)."""
-        return Path(self["folder"]), Path(self["disk"])
-
-    @property
-    def kept(self) -> bool:
-        """Delivered, and only kept for replay."""
-        return (Path(self["disk"]) / KEPT).exists()
-
-    @property
-    def cursors(self) -> dict[str, Position]:
-        """How far each exporter was."""
-        hot, disk = self.folders
-        raw = read_small(hot / CURSORS) or read_small(disk / CURSORS)
-        return {
-            name: Position(*value)
-            for name, value in raw.items()
-            if isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) for v in value)
-        }
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether part of it lies in another machine's memory, so that only that machine can deliver it."""
-        return not self.folders[0].is_dir() and self.get("host") != host()
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[bool | None]:
-        """Whether it can be delivered here: its process is dead, and nobody else is at it; holds the locks if so.
-
-        None where its process is alive or somebody is at it, False where only another machine can deliver it.
-        """
-        descriptors: list[int | None] = []
-        try:
-            try:
-                for folder in dict.fromkeys(self.folders):
-                    if folder.is_dir():
-                        descriptors.append(lock_file(folder / LOCK))
-            except OSError as exc:
-                descriptors.append(None)
-                health.warn_once(
-                    "journal.lock", "rollspan: cannot lock the journal %s: %s", self.get("name"), exc
-                )
-            yield None if None in descriptors else bool(descriptors) and not self.elsewhere
-        finally:
-            for descriptor in descriptors:
-                if descriptor is not None:
-                    os.close(descriptor)
-
-
-def journals(directory: Path, journal_dir: Path | None = None) -> list[Left]:
-    """Headers of all journals of a data directory, of live processes too, oldest first."""
-    roots = [place.disk_root(directory), *(p.folder for p in place.candidates(directory, journal_dir))]
-    if journal_dir is not None:
-        roots += [p.folder for p in place.candidates(directory, None)]
-    found: dict[str, Left] = {}
-    for root in dict.fromkeys(roots):
-        try:
-            folders = sorted(root.iterdir())
-        except OSError:
-            continue
-        for folder in folders:
-            header = read_small(folder / HEADER)
-            if not header:
-                if segment_files(folder):
-                    found.setdefault(folder.name, _without_header(folder))
-                continue
-            if root == place.disk_root(directory) and header.get("disk") not in (None, str(folder)):
-                # The data directory was moved or copied, or is mounted here under another name.
-                if header.get("folder") == header["disk"]:
-                    header["folder"] = str(folder)
-                header["disk"] = str(folder)
-            header.setdefault("folder", str(folder))
-            header.setdefault("disk", str(folder))
-            found.setdefault(folder.name, Left(header))
-    return sorted(found.values(), key=lambda h: (str(h.get("started", "")), str(h.get("name", ""))))
-
-
-def _without_header(folder: Path) -> Left:
-    """What can be said of a journal whose header was lost: its segments are there all the same."""
-    rank = folder.name.partition(".")[0][1:]
-    return Left(
-        name=folder.name,
-        folder=str(folder),
-        disk=str(folder),
-        rank=int(rank) if rank.isdigit() else 0,
-        host=host(),
-        boot=boot(),
-        resource={},
-    )
 
 
 def header_of(

@@ -3,44 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import exporters, fold, health, lines, owner, place
 from .config import Settings
-from .delivery import EXPORT_TIMEOUT, Batch, Delivery, batches
-from .exporters.jsonl import known_ids
+from .delivery import Batch, Delivery, batches
+from .exporters.jsonl import KnownIds
 from .joiner import Finished, Joiner
-from .journal import START, Position, make_folder, segment_files
-from .owner import Left
+from .journal import START, Position, make_folder
+from .left import Left, Standing, journals, sweep
 
 if TYPE_CHECKING:
     from .record import Record
 
 
+END = Position(1 << 62, 0)  # where an exporter is that has all of a dead process's journal
+
+
 @dataclass
 class Outcome:
-    """What became of one journal: numbers by exporter, exporters not reached, those given up on request.
+    """What became of one journal: numbers by exporter, exporters not reached, not tried, given up on request.
 
-    `left_because` says why something of it stays; it is empty where nothing does.
+    `gone` is the host whose part of it was given up. `left_because` says why something of it stays; it is empty
+    where nothing does.
     """
 
     name: str
-    sessions: int = 0
     delivered: dict[str, int] = field(default_factory=dict)
     unreached: list[str] = field(default_factory=list)
+    untried: list[str] = field(default_factory=list)
     discarded: list[str] = field(default_factory=list)
     elsewhere: str = ""
+    gone: str = ""
 
     @property
     def left_because(self) -> str:
         """Why something stays in the journal."""
         if self.elsewhere:
-            return self.elsewhere
+            return f"part of it lies on host {self.elsewhere}; run this there, or with --discard if that host is gone"
         return f"{' and '.join(self.unreached)} could not be reached" if self.unreached else ""
 
 
@@ -48,7 +54,7 @@ def _read(left: Left, deliver_from: Position | None = None) -> Iterator[tuple[li
     """What finished in a journal, segment by segment; last what its process left open."""
     joiner = Joiner()
     at = START
-    for number, path in segment_files(*left.folders):
+    for number, path in left.segments:
         try:
             chunk = path.read_bytes().rstrip(b"\0")
         except OSError as exc:
@@ -62,7 +68,7 @@ def _read(left: Left, deliver_from: Position | None = None) -> Iterator[tuple[li
 
 def _settings_of(left: Left, mine: Settings) -> Settings:
     """Settings that deliver where the dead process would have."""
-    theirs: Mapping[str, Any] = left.get("settings") or {}
+    theirs = left.settings
     known: dict[str, Any] = {
         name: tuple(theirs[name]) if isinstance(theirs[name], list) else theirs[name]
         for name in ("file_mode", "file_max_bytes", "traces_exporters", "records_exporters")
@@ -73,10 +79,6 @@ def _settings_of(left: Left, mine: Settings) -> Settings:
     return replace(mine, rank=int(left.get("rank") or 0), **known)
 
 
-def _known_ids(folders: set[Path], rank: int) -> set[str]:
-    return {trace_id for folder in folders for trace_id in known_ids(folder, rank)}
-
-
 def _skip_known(batch: Batch, known: set[str]) -> Batch:
     return Batch(
         batch.end,
@@ -85,44 +87,60 @@ def _skip_known(batch: Batch, known: set[str]) -> Batch:
 
 
 def _deliver(
-    left: Left, delivery: Delivery, outcome: Outcome, *, known: set[str] | None, deadline: float
+    left: Left,
+    delivery: Delivery,
+    outcome: Outcome,
+    seconds_left: Callable[[], float],
+    *,
+    known: KnownIds | None = None,
+    note: Callable[[], None] = lambda: None,
+    tries: int = 3,
 ) -> bool:
-    """Bring one exporter to the journal's end; False where it could not be reached in time."""
+    """Bring one exporter to the journal's end; False where it could not be reached in time.
+
+    `note` is called when it has got on. Of sessions that are `known` it has the records already.
+    """
+    ids: set[str] | None = None
     for finished, end in _read(left, delivery.cursor):
-        for whole in batches(finished, end):
-            if whole.end <= delivery.cursor and not whole.finished:
+        for batch in batches(finished, end):
+            if batch.end <= delivery.cursor and not batch.finished:
                 continue
-            batch = _skip_known(whole, known) if known is not None else whole
+            if known is not None and batch.finished:
+                ids = known.now() if ids is None else ids
+                batch = _skip_known(batch, ids)  # noqa: PLW2901
             taken = [f for f in batch.finished if f.at > delivery.cursor]
-            for _ in range(3):
-                remaining = deadline - time.monotonic()
-                if remaining <= 0.0:
+            for more in reversed(range(tries)):
+                if seconds_left() <= 0.0:
                     return False
-                if delivery.attempt(batch, min(remaining, EXPORT_TIMEOUT)):
+                if delivery.attempt(batch, min(seconds_left(), delivery.timeout)):
                     break
+                if not more:
+                    return False
                 time.sleep(0.2)
-            else:
-                return False
             if not delivery.name.endswith("traces"):
                 taken = [f for f in taken if f.trace.record is not None]
             before = outcome.delivered.get(delivery.name, 0)
             outcome.delivered[delivery.name] = before + max(len(taken) - delivery.rejected, 0)
             delivery.rejected = 0
+            note()
+    delivery.cursor = END
+    note()
     return True
 
 
 def _finish(left: Left, *, keep: bool, to: Path | None) -> None:
     """Everything is delivered: let go of the journal, or keep it for replay, beside the records."""
-    hot, disk = left.folders
-    home = disk if to is None else place.disk_root(to) / disk.name
+    home = left.disk if to is None else place.disk_root(to) / left.disk.name
     if keep:
         try:
             make_folder(home)
-            for _, path in segment_files(hot, disk):
+            for _, path in left.segments:
                 if path.parent != home:
                     (home / path.name).write_bytes(path.read_bytes().rstrip(b"\0"))
             (home / owner.KEPT).touch(mode=0o600)
-            owner.write_small(home / owner.HEADER, {**left, "folder": str(home), "disk": str(home)})
+            owner.write_small(
+                home / owner.HEADER, {**left, "folder": str(home), "disk": str(home), "more": []}
+            )
         except OSError as exc:
             health.warn_once(
                 "journal.not_kept", "rollspan: cannot keep the journal in %s: %s", home, exc.strerror or exc
@@ -134,92 +152,90 @@ def _finish(left: Left, *, keep: bool, to: Path | None) -> None:
 def deliver_left(
     left: Left,
     settings: Settings,
+    seconds_left: Callable[[], float],
+    known: Callable[[int], KnownIds],
     *,
-    network: bool,
-    deadline: float,
-    keep: bool = False,
+    wanted: Callable[[str], bool] = lambda exporter: True,
+    tries: int = 3,
     discard: bool = False,
     to: Path | None = None,
 ) -> Outcome:
-    """Deliver what a dead process left, the file first. To be called with the journal locked."""
-    outcome = Outcome(str(left.get("name", "?")))
+    """Deliver what a dead process left to those of its exporters that are `wanted`, the file first.
+
+    To be called with the journal locked. Nothing stays of it where all of them have all, or with `discard`, once
+    the file has its part. `known` gives what the files of a rank hold, the same for all journals.
+    """
+    outcome = Outcome(left.name)
     theirs = replace(_settings_of(left, settings), dir=to or settings.dir)
-    resource = left.get("resource") or {}
     cursors = left.cursors
-    complete = True
     for exporter in exporters.build(theirs):
-        delivery = Delivery(exporter, resource, insists=True)
+        delivery = Delivery(exporter, left.get("resource") or {}, insists=True)
         delivery.cursor = cursors.get(delivery.name, START)
-        is_file = delivery.name == "file"
-        try:
-            if not is_file and not network:
-                complete = False
-                outcome.elsewhere = (
-                    "its endpoints are not this process's; `rollspan recover` delivers to them"
-                )
-                continue
-            known = _known_ids({settings.dir, theirs.dir}, theirs.rank) if is_file else None
-            if not _deliver(left, delivery, outcome, known=known, deadline=deadline):
-                complete = False
-                outcome.unreached.append(delivery.name)
+        if delivery.cursor == END:
+            continue
+        if not wanted(delivery.name):
+            outcome.untried.append(delivery.name)
+            continue
+
+        def note(delivery: Delivery = delivery) -> None:
             cursors[delivery.name] = delivery.cursor
-            with contextlib.suppress(OSError):
-                owner.save_cursors(left.folders[0], cursors)
+            left.save_cursors(cursors)
+
+        ids = known(theirs.rank) if delivery.name == "file" else None
+        try:
+            if not _deliver(left, delivery, outcome, seconds_left, known=ids, note=note, tries=tries):
+                outcome.unreached.append(delivery.name)
         finally:
-            exporter.close()
-    outcome.sessions = outcome.delivered.get("file", 0)
-    if discard and outcome.unreached and "file" not in outcome.unreached:
-        complete = True
+            exporter.close(max(min(seconds_left(), 10.0), 0.1))
+    if discard and "file" not in outcome.unreached:
         outcome.discarded, outcome.unreached = outcome.unreached, []
-    if complete:
-        _finish(left, keep=keep, to=to)
+    if not outcome.unreached and not outcome.untried:
+        _finish(left, keep=_keeps(left), to=to)
     return outcome
 
 
-def recover(
-    settings: Settings,
-    endpoints: Mapping[str, str] | None,
-    *,
-    skip: str = "",
-    timeout: float = 60.0,
-    discard: bool = False,
-    to: Path | None = None,
-) -> list[Outcome]:
-    """Deliver every journal of the data directory whose process is dead.
-
-    Where a journal's header names other endpoints than `endpoints`, only its records are written to the file.
-    With None each journal goes where its header says, or to `settings.endpoint`. With `discard` what no
-    endpoint takes in time is thrown away, once the file has its records. The file is written below `to` where
-    that is given: the data directory may be one that takes no files.
-    """
-    outcomes = []
-    for left in owner.journals(settings.dir, settings.journal_dir):
-        if left.get("name") == skip or left.kept:
+def held(settings: Settings, skip: str = "") -> Iterator[tuple[Left, Standing]]:
+    """The journals of dead processes, each locked until the next one is asked for."""
+    for left in journals(settings.dir, settings.journal_dir):
+        if left.name == skip or left.kept:
             continue
-        with left.locked() as held:
-            if not held:
-                if held is False and left.elsewhere:
-                    outcomes.append(
-                        Outcome(
-                            str(left.get("name")), elsewhere=f"part of it lies on host {left.get('host')}"
-                        )
-                    )
-                continue
-            theirs = left.get("endpoints") or {}
-            network = endpoints is None or dict(theirs) == dict(endpoints)
-            with _environment(theirs if endpoints is None and settings.endpoint is None else {}):
-                deadline = time.monotonic() + timeout
-                outcomes.append(
-                    deliver_left(
-                        left,
-                        settings,
-                        network=network,
-                        deadline=deadline,
-                        keep=_keeps(left),
-                        discard=discard,
-                        to=to,
-                    )
-                )
+        with left.locked() as standing:
+            if standing is not Standing.HELD and not left.kept:  # somebody may have kept it just now
+                yield left, standing
+
+
+def known_below(*directories: Path) -> Callable[[int], KnownIds]:
+    """What the files of a rank below these directories hold; they are read once, and then what is new in them."""
+    return functools.cache(lambda rank: KnownIds(rank, *directories))
+
+
+def _within(seconds: float) -> Callable[[], float]:
+    until = time.monotonic() + seconds
+    return lambda: until - time.monotonic()
+
+
+def recover(
+    settings: Settings, *, timeout: float = 60.0, discard: bool = False, to: Path | None = None
+) -> list[Outcome]:
+    """Deliver every journal of the data directory whose process is dead, within `timeout` seconds each.
+
+    It goes where its header says, or to `settings.endpoint`. With `discard` what no endpoint takes in time is
+    thrown away, once the file has its records, and what lies on another host is given up. The file is written
+    below `to` where that is given: the data directory may be one that takes no files.
+    """
+    sweep(settings.dir, settings.journal_dir)
+    outcomes = []
+    known = known_below(settings.dir, to or settings.dir)
+    for left, standing in held(settings):
+        host = str(left.get("host", "?"))
+        if standing is Standing.ELSEWHERE and not discard:
+            outcomes.append(Outcome(left.name, elsewhere=host))
+            continue
+        with _environment(left.endpoints if settings.endpoint is None else {}):
+            outcome = deliver_left(left, settings, _within(timeout), known, discard=discard, to=to)
+        if standing is Standing.ELSEWHERE:
+            outcome.gone = host
+        outcomes.append(outcome)
     return outcomes
 
 
@@ -236,15 +252,7 @@ def _environment(endpoints: Mapping[str, str]) -> Iterator[None]:
 
 
 def _keeps(left: Left) -> bool:
-    return bool((left.get("settings") or {}).get("journal_keep"))
-
-
-def adopt(settings: Settings, endpoints: Mapping[str, str], *, skip: str) -> None:
-    """What a starting process does for those that died before it; says so once."""
-    outcomes = recover(settings, endpoints, skip=skip, timeout=10.0)
-    found = sum(o.sessions for o in outcomes)
-    if found:
-        health.logger.info("rollspan: %d sessions of processes that died were recovered", found)
+    return bool(left.settings.get("journal_keep"))
 
 
 def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Record]:
@@ -254,15 +262,16 @@ def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Reco
     (names, outermost first).
     """
     found: list[Record] = []
-    for left in owner.journals(directory, journal_dir):
+    for left in journals(directory, journal_dir):
         if left.kept:
             continue
         joiner = Joiner()
-        for number, path in segment_files(*left.folders):
+        for number, path in left.segments:
             with contextlib.suppress(OSError):  # let go of meanwhile
                 chunk = path.read_bytes().rstrip(b"\0")
                 joiner.feed(chunk[: chunk.rfind(b"\n") + 1], Position(number, 0), Position(1 << 62, 0))
-        alive = not _dead(left)
+        with left.locked() as standing:
+            alive = standing is Standing.HELD
         for trace_hex, trace in joiner.open.items():
             assembled = lines.assemble(trace_hex, trace.lines, over=False)
             record = fold.fold_trace(assembled.spans) if assembled is not None else None
@@ -283,32 +292,31 @@ def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Reco
 
 def replayable(settings: Settings) -> list[Left]:
     """The journals below the data directory that can be sent again: kept ones, and those of dead processes."""
-    return [left for left in owner.journals(settings.dir, settings.journal_dir) if left.kept or _dead(left)]
+    return [left for left in journals(settings.dir, settings.journal_dir) if left.kept or _is_left(left)]
 
 
-def _dead(left: Left) -> bool:
-    with left.locked() as dead:
-        return bool(dead)
+def _is_left(left: Left) -> bool:
+    with left.locked() as standing:
+        return standing is Standing.LEFT
 
 
-def replay(settings: Settings, journals: Iterable[Left], *, timeout: float = 60.0) -> list[Outcome]:
+def replay(settings: Settings, chosen: Iterable[Left], *, timeout: float = 60.0) -> list[Outcome]:
     """Send journals to the exporters of `settings`, from their start.
 
     Spans and ids are the same to the byte each time, so a backend that has the spans shows none twice. Records
     are log events, which have no id of their own, and are there twice then.
     """
     outcomes = []
-    for left in journals:
-        outcome = Outcome(str(left.get("name", "?")))
+    for left in chosen:
+        outcome = Outcome(left.name)
         for exporter in exporters.build(settings):
             if exporter.name == "file":
                 continue
             delivery = Delivery(exporter, left.get("resource") or {}, insists=True)
             try:
-                if not _deliver(left, delivery, outcome, known=None, deadline=time.monotonic() + timeout):
+                if not _deliver(left, delivery, outcome, _within(timeout)):
                     outcome.unreached.append(delivery.name)
             finally:
                 exporter.close()
-        outcome.sessions = max(outcome.delivered.values(), default=0)
         outcomes.append(outcome)
     return outcomes

@@ -23,10 +23,10 @@ from . import (
     loading,
     owner,
     record,
-    recovery,
     resource,
     semconv,
 )
+from .adoption import Adoption
 from .delivery import ThreadedDelivery
 from .journal import Journal
 from .sampling import sampler_from_environment
@@ -78,6 +78,7 @@ class Runtime:
         self.sampler = sampler_from_environment()
         self._owner: owner.Owner | None = None
         self._worker: Worker | None = None
+        self._adoption: Adoption | None = None
         self.journal = Journal(self.lock, self._open, wake=self._wake)
         self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
         self._tracer_of: tuple[object, otel_trace.Tracer | None] = (_NEVER, None)
@@ -91,12 +92,14 @@ class Runtime:
         described = resource.build_resource(settings)
         self._owner = owner.Owner(settings, owner.header_of(settings, described, endpoints(settings)))
         folders = self._owner.open()
+        self._adoption = Adoption(settings, endpoints(settings), skip=self._owner.name)
         self._worker = Worker(
             self.journal,
             self.lock,
             self.live,
             is_open=lambda trace: trace in self.live or trace in self.steps,
             build=lambda: self._build(described),
+            adopt=self._adoption.write_records,
             max_bytes=settings.journal_max_bytes,
             checkpoint_interval=settings.checkpoint_interval,
             disk=self._owner.disk,
@@ -107,13 +110,8 @@ class Runtime:
         return folders
 
     def _build(self, described: Mapping[str, Any]) -> tuple[list[ThreadedDelivery], Any]:
-        """The exporters; before them, so that they find the file free, what dead processes left."""
         with loading.lock:
             exporters.load(self.settings)
-        try:
-            self._adopt()
-        except Exception:  # noqa: BLE001
-            health.internal_error("adopt")
         deliveries = [ThreadedDelivery(e, described, self.journal) for e in exporters.build(self.settings)]
         metrics = exporters.build_metrics(
             self.settings,
@@ -122,11 +120,6 @@ class Runtime:
             health=lambda: {**health.counters(), **{f"queued.{d.name}": d.queued for d in deliveries}},
         )
         return deliveries, metrics
-
-    def _adopt(self) -> None:
-        """Deliver what dead processes of this data directory left."""
-        assert self._owner is not None
-        recovery.adopt(self.settings, endpoints(self.settings), skip=self._owner.name)
 
     def _wake(self) -> None:
         if self._worker is not None:
@@ -223,7 +216,8 @@ class Runtime:
         with self.lock:
             self.abandoned = True
         delivered = True
-        if self._worker is not None and self._owner is not None:
+        if self._worker is not None and self._owner is not None and self._adoption is not None:
+            self._adoption.stop(deadline)
             delivered = self._worker.close(deadline)
             keep = self.settings.journal_keep
             self.journal.close(self._owner.disk if keep or not delivered else None)
@@ -235,6 +229,7 @@ class Runtime:
                     self._owner.lies_in(),
                     self.settings.dir,
                 )
+            self._adoption.join()
         return delivered
 
     @staticmethod
@@ -252,6 +247,4 @@ class Runtime:
         self.journal.abandon(self.lock)
         if self._worker is not None:
             self._worker.abandon()
-        if self._owner is not None:
-            self._owner.abandon()
         return Runtime(self.settings)

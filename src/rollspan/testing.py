@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import clock, health, ids, owner, switch, view
+from . import clock, health, ids, left, switch, view
 from .joiner import Joiner
-from .journal import Position, segment_files
+from .journal import Position
 from .spandata import FinishedTrace, SpanData
 from .testing_receiver import OtlpReceiver
 
@@ -34,9 +34,9 @@ class Recording:
         """Sessions and steps that have ended, with their spans, in the order in which they ended."""
         switch.flush(10.0)
         found: list[FinishedTrace] = []
-        for journal in owner.journals(self.directory):
+        for journal in left.journals(self.directory):
             joiner = Joiner()
-            for number, path in segment_files(*journal.folders):
+            for number, path in journal.segments:
                 chunk = path.read_bytes().rstrip(b"\0")
                 found.extend(f.trace for f in joiner.feed(chunk, Position(number, 0)))
         return found

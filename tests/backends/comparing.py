@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rollspan import owner
+from rollspan import left
 from rollspan.spandata import SpanData
 from rollspan.testing import Recording
 
@@ -25,7 +25,7 @@ def kept(directory: Path) -> dict[str, list[SpanData]]:
 
 def resources(directory: Path) -> list[dict[str, Any]]:
     """The resource of each process that kept a journal."""
-    return [journal["resource"] for journal in owner.journals(directory)]
+    return [journal["resource"] for journal in left.journals(directory)]
 
 
 def by_id(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

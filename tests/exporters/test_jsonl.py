@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from rollspan.exporters.base import Delivered, Retry
-from rollspan.exporters.jsonl import RecordFile, known_ids
+from rollspan.exporters.jsonl import KnownIds, RecordFile
 from rollspan.record import to_line
 
 from .samples import RESOURCE, session
@@ -226,7 +226,7 @@ def test_rotates_by_size_and_loses_nothing(tmp_path: Path) -> None:
     again = RecordFile(tmp_path, 0, max_bytes=100)
     export(again, 20, 21)
     again.close()
-    assert known_ids(tmp_path, 0) == set(ids(*range(22)))
+    assert KnownIds(0, tmp_path).now() == set(ids(*range(22)))
 
 
 def is_free(path: Path) -> bool:
@@ -303,11 +303,26 @@ def test_a_full_disk_leaves_no_half_of_a_batch(tmp_path: Path) -> None:
     assert ids_in(tmp_path / "sessions-r0.jsonl") == ["first", *(f"{n:040}" for n in range(50))]
 
 
-def test_known_ids_reads_all_files_of_the_rank_and_no_other(tmp_path: Path) -> None:
+def test_known_ids_are_those_of_all_files_of_the_rank_and_no_other(tmp_path: Path) -> None:
     """Damaged lines, other ranks' files and files without records cost nothing."""
     (tmp_path / "sessions-r1.jsonl").write_bytes(to_line({"trace_id": "a"}) + b'{"session_id": "torn')
     (tmp_path / "sessions-r1.1.jsonl").write_bytes(b"\xff\xfe\n[1]\n7\n{}\n" + to_line({"trace_id": "b"}))
     (tmp_path / "sessions-r1.node-1.77.jsonl").write_bytes(to_line({"trace_id": "c"}))
     (tmp_path / "sessions-r10.jsonl").write_bytes(to_line({"trace_id": "other"}))
-    assert known_ids(tmp_path, 1) == {"a", "b", "c"}
-    assert known_ids(tmp_path / "nowhere", 1) == set()
+    assert KnownIds(1, tmp_path, tmp_path / "nowhere").now() == {"a", "b", "c"}
+
+
+def test_known_ids_are_read_once(tmp_path: Path) -> None:
+    """Asked again, what was read is not read again, under whatever name it is; what has come since is."""
+    path = tmp_path / "sessions-r1.jsonl"
+    torn, rest = to_line({"trace_id": "b"})[:9], to_line({"trace_id": "b"})[9:]
+    path.write_bytes(to_line({"trace_id": "a"}) + torn)
+    known = KnownIds(1, tmp_path)
+    assert known.now() == {"a"}
+    with path.open("r+b") as file:
+        file.write(to_line({"trace_id": "z"}))  # behind its back: it must not look there again
+    with path.open("ab") as file:
+        file.write(rest + to_line({"trace_id": "c"}))
+    path.rename(tmp_path / "sessions-r1.1.jsonl")
+    path.write_bytes(to_line({"trace_id": "d"}))
+    assert known.now() == {"a", "b", "c", "d"}

@@ -26,7 +26,10 @@ PROTECTIONS = (
         "pass",
     ),
     Protection(
-        "tests/faults/test_endings.py::test_the_next_start_delivers", "runtime.py", "self._adopt()", "pass"
+        "tests/faults/test_endings.py::test_the_next_start_delivers",
+        "runtime.py",
+        "adopt=self._adoption.write_records",
+        "adopt=lambda: None",
     ),
     Protection(
         "tests/faults/test_ends.py::test_a_first_session_when_the_interpreter_is_ending_already",
@@ -37,8 +40,8 @@ PROTECTIONS = (
     Protection(
         "tests/test_recovery.py::test_recover_killed_at_any_moment_writes_nothing_twice",
         "recovery.py",
-        "_known_ids({settings.dir, theirs.dir}, theirs.rank) if is_file",
-        "set() if is_file",
+        'known(theirs.rank) if delivery.name == "file" else None',
+        "None",
     ),
     Protection(
         "tests/faults/test_endings.py::test_more_open_sessions_than_a_batch_holds",
@@ -77,6 +80,30 @@ PROTECTIONS = (
         "if False:",
     ),
     Protection(
+        "tests/test_adoption.py::test_an_endpoint_that_hangs_holds_up_neither_file_nor_exit",
+        "adoption.py",
+        '"""What dead processes recorded gets into the file. To be called before this process writes to it."""\n',
+        "self._deliver_all = [self._deliver(left, lambda exporter: True, tries=3) for left in self._left_here()]\n",
+    ),
+    Protection(
+        "tests/test_adoption.py::test_a_program_that_goes_on_sends_when_the_endpoint_is_well_again",
+        "adoption.py",
+        "            if self._stopped.wait(pause):\n                return\n",
+        "            return\n",
+    ),
+    Protection(
+        "tests/test_adoption.py::test_a_short_program_sends_what_was_left",
+        "adoption.py",
+        "            self._waiting.wait(max(self._seconds_left(), 0.0))\n",
+        "            pass\n",
+    ),
+    Protection(
+        "tests/test_adoption.py::test_a_forked_child_does_not_hold_what_its_parent_adopted",
+        "owner.py",
+        "os.register_at_fork(after_in_child=_leave_to_parent)",
+        "pass",
+    ),
+    Protection(
         "tests/test_recovery.py::test_a_live_journal_is_left_alone",
         "owner.py",
         "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
@@ -99,6 +126,36 @@ PROTECTIONS = (
         "journal.py",
         "        if self._busy:",
         "        if False:",
+    ),
+    Protection(
+        "tests/test_left.py::test_who_looks_at_a_journal_that_is_just_removed_leaves_nothing_in_it",
+        "left.py",
+        "owner.lock_file(folder / LOCK, make=False)",
+        "owner.lock_file(folder / LOCK)",
+    ),
+    Protection(
+        "tests/test_left.py::test_journals_that_come_and_go_beside_others_leave_no_folders",
+        "left.py",
+        "owner.lock_file(folder / LOCK, make=False)",
+        "owner.lock_file(folder / LOCK)",
+    ),
+    Protection(
+        "tests/test_left.py::test_folders_that_hold_only_a_lock_are_swept",
+        "left.py",
+        "if time.time() - folder.stat().st_mtime < _UNTOUCHED:",
+        "if False:",
+    ),
+    Protection(
+        "tests/test_left.py::test_what_died_on_another_host_is_dead",
+        "recovery.py",
+        "alive = standing is Standing.HELD",
+        "alive = standing is not Standing.LEFT",
+    ),
+    Protection(
+        "tests/test_left.py::test_what_a_gone_host_left_is_delivered_and_cleared_on_request",
+        "recovery.py",
+        "if standing is Standing.ELSEWHERE and not discard:",
+        "if standing is Standing.ELSEWHERE:",
     ),
     # Endpoints and backends.
     Protection(
@@ -179,6 +236,12 @@ PROTECTIONS = (
         "os.ftruncate(descriptor, size)",
     ),
     Protection(
+        "tests/faults/test_disks.py::test_a_journal_that_went_on_in_a_third_folder",
+        "left.py",
+        "dict.fromkeys((self.hot, self.disk, *others))",
+        "dict.fromkeys((self.hot, self.disk))",
+    ),
+    Protection(
         "tests/faults/test_disks.py::test_a_data_directory_that_is_read_only",
         "place.py",
         "            _MEMORY / user / key_of(directory),\n            disk_root(directory),\n"
@@ -188,8 +251,8 @@ PROTECTIONS = (
     Protection(
         "tests/faults/test_disks.py::test_recovery_onto_a_full_disk_keeps_the_journal",
         "recovery.py",
-        "                complete = False\n                outcome.unreached.append(delivery.name)",
-        "                outcome.unreached.append(delivery.name)",
+        "tries=tries):\n                outcome.unreached.append(delivery.name)",
+        "tries=tries):\n                pass",
     ),
     # Damage.
     Protection(
@@ -200,7 +263,7 @@ PROTECTIONS = (
     ),
     Protection(
         "tests/faults/test_damage.py::test_a_header_that_was_lost",
-        "owner.py",
+        "left.py",
         "                    found.setdefault(folder.name, _without_header(folder))\n",
         "                    pass\n",
     ),

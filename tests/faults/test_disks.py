@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,18 +18,26 @@ from tests.needs import need
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@contextmanager
+def small(folder: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    folder = tmp_path / "small"
     folder.mkdir()
     mounted = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount")
     if mounted:
         mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
         mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
     need(mounted, "mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB, for one test."""
+    with small(tmp_path / "small") as folder:
+        yield folder
 
 
 def fill(disk: Path) -> Path:
@@ -135,3 +144,30 @@ def test_recovery_onto_a_full_disk_keeps_the_journal(
     ballast.unlink()
     assert recover(data, env=environment).returncode == 0
     assert_all(in_file(data), reason="process_died")
+
+
+def test_a_journal_that_went_on_in_a_third_folder(tmp_path: Path, run_program: Run) -> None:
+    """Where memory and data directory filled up one after the other, one recovery finds all of the journal."""
+    with small(tmp_path / "memory") as memory, small(tmp_path / "small") as disk:
+        (tmp_path / "tmp").mkdir()
+        program = (
+            "import os, signal\nfrom pathlib import Path\nfrom rollspan import journal, place\n"
+            f"journal.SEGMENT_BYTES = 1 << 16\nplace._MEMORY = Path({str(memory)!r})\nimport rollspan\n"
+            "def fill(where):\n"
+            "    with open(f'{where}/ballast', 'wb', buffering=0) as file:\n"
+            "        try:\n            while True: file.write(b'x' * 4096)\n        except OSError: pass\n"
+            "def record(what, n=300):\n"
+            "    for task in range(n):\n"
+            "        with rollspan.session(task_id=f'{what}-{task}'): pass\n"
+            f"record('memory')\nfill({str(memory)!r})\nrecord('disk')\nfill({str(disk)!r})\nrecord('third')\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        data = disk / "data"
+        data.mkdir()
+        run_program(program, check=False, env={"ROLLSPAN_DIR": str(data), "TMPDIR": str(tmp_path / "tmp")})
+        assert list((tmp_path / "tmp").rglob("*.seg"))
+        for ballast in (memory / "ballast", disk / "ballast"):
+            ballast.unlink()
+        assert recover(data).returncode == 0
+        assert len(in_file(data)) == 900
+        assert not list(tmp_path.rglob("*.seg"))

@@ -13,10 +13,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
-from rollspan import autostart, config, owner, place
+from rollspan import autostart, config, place
 from rollspan.cli import _endpoints
 from rollspan.cli._endpoints import SIGNALS, without_user
 from rollspan.cli.version import versions
+from rollspan.left import Left, Standing
+from rollspan.left import journals as all_journals
 
 _GROUPS: Final = {
     "traces": "opentelemetry_traces_exporter",
@@ -175,20 +177,29 @@ def _free(folder: Path) -> int | None:
 
 def journals(directory: Path, journal_dir: Path | None, problems: list[str]) -> dict[str, Any]:
     """Journals of a data directory by what became of their processes, and where those processes disagree."""
-    running: list[owner.Left] = []
-    left: list[owner.Left] = []
+    running: list[Left] = []
+    left: list[Left] = []
+    elsewhere: dict[str, int] = defaultdict(int)
     kept = 0
-    for header in owner.journals(directory, journal_dir):
+    for header in all_journals(directory, journal_dir):
         if header.kept:
             kept += 1
             continue
-        with header.locked() as dead:
-            (left if dead else running).append(header)
-    if left:
+        with header.locked() as standing:
+            (running if standing is Standing.HELD else left).append(header)
+            if standing is Standing.ELSEWHERE:
+                elsewhere[str(header.get("host", "?"))] += 1
+    here = len(left) - sum(elsewhere.values())
+    if here:
         problems.append(
-            f"{_counted(len(left), 'journal')} left by processes that died; `rollspan recover {directory}` "
+            f"{_counted(here, 'journal')} left by processes that died; `rollspan recover {directory}` "
             "delivers what is in them"
         )
+    problems += [
+        f"{_counted(number, 'journal')} left by processes that died on host {host}; `rollspan recover "
+        f"{directory}` delivers what is in them, run there, or with --discard what of them is here, if {host} is gone"
+        for host, number in sorted(elsewhere.items())
+    ]
     differences = disagreements(running, left)
     problems += [each["text"] for each in differences]
     return {

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from rollspan import config, owner
+from rollspan import config, left
 from rollspan.recovery import Outcome
 
 
 def _existing(context: click.Context, parameter: click.Parameter, directory: Path) -> Path:
-    if not directory.is_dir() and not owner.journals(directory):
+    if not directory.is_dir() and not left.journals(directory):
         raise click.UsageError(
             f"No such directory: {directory}. Name the directory that the run wrote to (its ROLLSPAN_DIR)."
         )
@@ -47,6 +47,8 @@ def report(outcomes: Sequence[Outcome]) -> int:
     for outcome in outcomes:
         done = [f"{n} {_what(name)} to {name}" for name, n in outcome.delivered.items() if n]
         done += [f"thrown away what {name} did not take" for name in outcome.discarded]
+        if outcome.gone:
+            done.append(f"given up what lay in the memory of host {outcome.gone}")
         if done or not outcome.left_because:
             click.echo(f"{outcome.name}: {', '.join(done) or 'nothing that had not been delivered'}")
         if outcome.left_because:

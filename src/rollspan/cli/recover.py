@@ -21,7 +21,8 @@ from rollspan.cli._outcomes import directory_argument, report, settings_for
 @click.option(
     "--discard",
     is_flag=True,
-    help="Throw away what no endpoint takes, once the file of records has its part.",
+    help="Throw away what no endpoint takes, once the file of records has its part; and go on without what lies in "
+    "another host's memory.",
 )
 @click.option(
     "--to",
@@ -48,7 +49,6 @@ def command(
     """
     outcomes = recovery.recover(
         settings_for(directory, endpoint),
-        None,
         timeout=timeout,
         discard=discard,
         to=to.absolute() if to is not None else None,

@@ -120,25 +120,44 @@ class RecordFile:
             return
 
 
-def known_ids(directory: Path, rank: int) -> set[str]:
-    """Trace ids in all files of records of that rank; lines that are damaged are passed over.
+class KnownIds:
+    """Trace ids in all files of records of one rank. Asked again, it reads only what has come since.
 
     Session ids will not do: callers give them, and may give the same ones in every run.
     """
-    found: set[str] = set()
-    for path in sorted(directory.glob(f"sessions-r{rank}.*jsonl")):
-        try:
-            with path.open("rb") as file:
-                for line in file:
-                    try:
-                        trace_id = orjson.loads(line)["trace_id"]
-                    except (ValueError, TypeError, KeyError):
-                        continue
-                    if isinstance(trace_id, str):
-                        found.add(trace_id)
-        except OSError as error:
-            health.warn_once("file.unreadable", "rollspan: cannot read %s: %s", path, error)
-    return found
+
+    def __init__(self, rank: int, *directories: Path) -> None:
+        self._pattern = f"sessions-r{rank}.*jsonl"
+        self._directories = dict.fromkeys(directories)
+        self._read_to: dict[tuple[int, int], int] = {}
+        self._found: set[str] = set()
+
+    def now(self) -> set[str]:
+        """All that are there now; lines that are damaged are passed over."""
+        for directory in self._directories:
+            for path in sorted(directory.glob(self._pattern)):
+                try:
+                    self._read(path)
+                except OSError as error:
+                    health.warn_once("file.unreadable", "rollspan: cannot read %s: %s", path, error)
+        return self._found
+
+    def _read(self, path: Path) -> None:
+        with path.open("rb") as file:
+            about = os.fstat(file.fileno())
+            which = about.st_dev, about.st_ino  # names change when a file is full
+            at = self._read_to.get(which, 0)
+            file.seek(at)
+            for line in file:
+                if line.endswith(b"\n"):  # else its rest may still come
+                    at += len(line)
+                try:
+                    trace_id = orjson.loads(line)["trace_id"]
+                except (ValueError, TypeError, KeyError):
+                    continue
+                if isinstance(trace_id, str):
+                    self._found.add(trace_id)
+            self._read_to[which] = at
 
 
 def make_directory(directory: Path, file_mode: int) -> None:
