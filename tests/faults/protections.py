@@ -116,6 +116,12 @@ PROTECTIONS = (
         "if False:",
     ),
     Protection(
+        "tests/faults/test_sharing.py::test_a_fork_while_a_connection_is_taken",
+        "exporters/official.py",
+        "os.register_at_fork(after_in_child=_free_connections)",
+        "pass",
+    ),
+    Protection(
         "tests/faults/test_sharing.py::test_processes_with_the_same_folder",
         "exporters/lockedfile.py",
         "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",

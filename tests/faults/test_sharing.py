@@ -238,3 +238,45 @@ def test_a_child_does_not_hold_the_file_of_records(run_program: Run) -> None:
     """A child that outlives a killed parent must not keep the file, and its lock, from the next process."""
     done = run_program(HELD_BY_A_CHILD, env={"PYTHONWARNINGS": "ignore"})
     assert done.stdout.split() == ["1", "0"]
+
+
+FORK_WHILE_A_CONNECTION_IS_TAKEN = """
+import gc, os, sys, threading, time
+import rollspan
+
+with rollspan.session():
+    pass
+assert rollspan.flush()
+from urllib3.connectionpool import HTTPConnectionPool
+
+pools = [each for each in gc.get_objects() if isinstance(each, HTTPConnectionPool)]
+assert pools
+for each in pools:  # as a thread does for a moment when it sends
+    each.pool.mutex.acquire()
+child = os.fork()
+if child == 0:
+    with rollspan.session(task_id="child"):
+        pass
+    sys.exit()
+for each in pools:
+    each.pool.mutex.release()
+for _ in range(300):
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        break
+    time.sleep(0.1)
+else:
+    os.kill(child, 9)
+print(status if ended else "stuck")
+"""
+
+
+def test_a_fork_while_a_connection_is_taken(run_program: Run) -> None:
+    """urllib3 closes its connections at exit, which takes locks that the parent's threads may have held."""
+    with OtlpReceiver() as receiver:
+        done = run_program(
+            FORK_WHILE_A_CONNECTION_IS_TAKEN,
+            env={"PYTHONWARNINGS": "ignore", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint},
+        )
+        assert done.stdout.split() == ["0"]
+        assert len({record["session_id"] for record in receiver.records()}) == 2

@@ -8,7 +8,10 @@ what version 1.45 has, the answer is None, and the caller uses their public `exp
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -40,7 +43,28 @@ def make(protocol: str, signal: str, endpoint: str | None) -> Any:
     exporter = made(endpoint=endpoint)
     if protocol == "http":
         _prefer_own_certificate(exporter)
+        _of_this_process.add(exporter)
     return exporter
+
+
+_of_this_process: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _free_connections() -> None:
+    """In a forked child: make inherited connections' locks anew, which a thread of the parent's may have held.
+
+    urllib3 wants them once more when the process ends, to close what is open.
+    """
+    for exporter in list(_of_this_process):
+        with contextlib.suppress(AttributeError):  # built otherwise
+            adapters = exporter._client._transport._session.adapters.values()
+            for pool in {p for adapter in adapters for p in adapter.poolmanager.pools._container.values()}:
+                pool.pool.__init__(pool.pool.maxsize)
+    _of_this_process.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_connections)
 
 
 def _prefer_own_certificate(exporter: Any) -> None:
