@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from . import health, semconv
-from .attributes import MAX_ATTRIBUTES, NOT_FINITE, clean, clean_into, error_type, fit_name
+from .attributes import INT64, MAX_ATTRIBUTES, NOT_FINITE, clean, clean_into, error_type, fit_name
+
+_T = TypeVar("_T")
 
 _GENERATE_NAMES = {
     "model": semconv.REQUEST_MODEL,
@@ -93,20 +95,27 @@ _LONG[semconv.GENERATE] |= {
     semconv.CONTINUATION,
 }
 _SCALARS: Final = frozenset({str, bool, int, float})
-_NUMBERS: Final = frozenset({bool, int, float})
+_WHOLE: Final = frozenset({bool, int})
 # A text where a number belongs is there by mistake, and may be a prompt.
 _KINDS: dict[str | None, dict[str, frozenset[type]]] = {
     semconv.GENERATE: {
-        **dict.fromkeys((*_COUNTS, "weight_version", "continuation"), _NUMBERS),
+        **dict.fromkeys((*_COUNTS, "weight_version", "continuation"), _WHOLE),
         "finish_reasons": frozenset({str}),
     },
-    semconv.REWARD: {"score": _NUMBERS},
+    semconv.REWARD: {"score": _WHOLE | {float}},
 }
 _MOST_GIVEN: Final = MAX_ATTRIBUTES // 2
 
 # By phase, names and types of what is given: whether it may stand in the journal as it is. There are few.
 _plain: dict[tuple[Any, ...], bool] = {}
-_PLAIN_KEPT = 4096
+_MOST_REMEMBERED: Final = 4096
+
+
+def _remember(known: dict[tuple[Any, ...], _T], shape: tuple[Any, ...], what: _T) -> _T:
+    if len(known) >= _MOST_REMEMBERED:
+        known.clear()
+    known[shape] = what
+    return what
 
 
 class Limits(Protocol):
@@ -132,19 +141,15 @@ def put(target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], lim
     shape = (phase, *given, *map(type, given.values()))
     plain = _plain.get(shape)
     if plain is None:
-        plain = _decide(shape, phase, given)
+        plain = _remember(_plain, shape, _are_plain(phase, given))
     if plain and len(target) < _MOST_GIVEN:
         target.update(given)
     else:
         put_described(target, phase, given, limits)
 
 
-def _decide(shape: tuple[Any, ...], phase: str | None, given: Mapping[Any, Any]) -> bool:
-    if len(_plain) >= _PLAIN_KEPT:
-        _plain.clear()
-    plain = len(given) < _MOST_GIVEN and all(_is_plain(phase, name, type(given[name])) for name in given)
-    _plain[shape] = plain
-    return plain
+def _are_plain(phase: str | None, given: Mapping[Any, Any]) -> bool:
+    return len(given) < _MOST_GIVEN and all(_is_plain(phase, name, type(given[name])) for name in given)
 
 
 def _is_plain(phase: str | None, name: Any, kind: type) -> bool:
@@ -175,9 +180,47 @@ def described(phase: str | None, attributes: Mapping[str, Any]) -> Mapping[str, 
     """A phase's attributes as the journal has them, under the specification's names."""
     if phase not in _SHORT or _SHORT[phase].isdisjoint(attributes):
         return attributes
-    result: dict[str, Any] = {}
-    clean_into(result, given_attributes(phase, attributes, content=True), _ANY_LENGTH)
+    shape = (phase, *attributes, *map(type, attributes.values()))
+    names = _renamed.get(shape)
+    if names is None:
+        names = _remember(_renamed, shape, _rename(phase, attributes))
+    result: dict[str, Any] = dict(zip(names, attributes.values(), strict=False))
+    if not result:
+        clean_into(result, given_attributes(phase, attributes, content=True), _ANY_LENGTH)
+    elif phase == semconv.GENERATE:
+        if semconv.FINISH_REASONS in result:
+            result[semconv.FINISH_REASONS] = [result[semconv.FINISH_REASONS]]
+        if semconv.WEIGHT_VERSION_MIN in result:
+            result[semconv.WEIGHT_VERSION_MAX] = result[semconv.WEIGHT_VERSION_MIN]
     return result
+
+
+# By phase, names and types of attributes: their names in the specification. Empty where more has to be done.
+_renamed: dict[tuple[Any, ...], tuple[str, ...]] = {}
+_RENAMED_IF: Final[dict[str, frozenset[type]]] = {
+    **dict.fromkeys((*_COUNTS, "weight_version"), frozenset({int})),
+    "score": frozenset({int, float}),
+    "finish_reasons": frozenset({str}),
+    "continuation": frozenset(),
+}
+_NAMES: dict[str | None, dict[str, str]] = {
+    **_SHORT_NAMES,
+    semconv.GENERATE: {
+        **_GENERATE_NAMES,
+        "weight_version": semconv.WEIGHT_VERSION_MIN,
+        "finish_reasons": semconv.FINISH_REASONS,
+    },
+}
+
+
+def _rename(phase: str | None, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    short = _SHORT[phase]
+    for name, value in attributes.items():
+        if name in short and type(value) not in _RENAMED_IF.get(name, _SCALARS):
+            return ()
+    known = _NAMES[phase]
+    names = tuple(known.get(name, name) for name in attributes)
+    return names if len(set(names)) == len(names) else ()
 
 
 def given_attributes(phase: str | None, given: Mapping[str, Any], *, content: bool) -> Mapping[str, Any]:
@@ -224,13 +267,18 @@ def number(name: str, value: Any) -> int | float | str | None:
 
     A tensor is not read: it may lie on a device that is busy.
     """
-    if value is None or (type(value) is str and value in NOT_FINITE and name not in _COUNTS):
+    if value is None or (type(value) is str and _is_number(value)):
         return value
     if not isinstance(value, str | bytes) and not type(value).__module__.startswith("torch"):
         with contextlib.suppress(Exception):  # a user's own type may raise anything
             return int(value) if name in _COUNTS else float(value)
     _left_out(name, value, "a whole number" if name in _COUNTS else "a number (of a tensor: its .item())")
     return None
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is one that only a text can say: not finite, or beyond 64 bits."""
+    return text in NOT_FINITE or (len(text) > len(str(INT64)) - 1 and text.lstrip("-").isdigit())
 
 
 def _left_out(name: str, value: Any, expected: str) -> None:
