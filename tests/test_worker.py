@@ -148,7 +148,6 @@ class Kept:
             {},
             is_open=lambda trace: trace in self.open,
             build=lambda: (self.deliveries, None),  # type: ignore[arg-type,return-value]
-            adopt=lambda: None,
             max_bytes=max_bytes,
             checkpoint_interval=3600,
             disk=self.disk,
@@ -238,7 +237,7 @@ def test_a_session_that_has_ended_unread_keeps_its_segments(
     tend = kept.worker._tend
 
     def end_before() -> None:
-        if trace in kept.open:
+        if trace in kept.open and kept.worker._head == kept.journal.end:  # the tick's last look
             kept.end(trace)
         tend()
 
@@ -388,3 +387,22 @@ def test_a_checkpoint_writes_only_what_is_new(rec: Recording) -> None:
     assert writes() == [False] * 3
     s.mark_consumed()
     assert len(rec.records()) == 1
+
+
+def test_a_worker_that_never_catches_up_looks_after_the_journal(tmp_path: Path) -> None:
+    """While callers write as much as it reads, what every exporter has is let go of all the same."""
+    kept = Kept(tmp_path)
+    most = 0
+
+    class Busy(Sink):
+        def export(self, traces: Any, resource: object, timeout: float) -> Delivered | Retry:
+            nonlocal most
+            most = max(most, kept.journal.bytes_held())
+            kept.traffic(min(len(traces), 500 - kept.made))
+            return super().export(traces, resource, timeout)
+
+    kept.file.exporter = Busy("file")
+    kept.traffic(20)
+    kept.worker.tick()
+    assert len(kept.file.exporter.taken) == kept.made == 500
+    assert most < 20 * 4096

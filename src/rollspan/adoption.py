@@ -25,27 +25,24 @@ class Adoption:
         self._skip = skip
         self._until = math.inf
         self._known = recovery.known_below(settings.dir)
+        self.written = threading.Event()
+        """The file has what dead processes recorded, and this process may write to it."""
         self._stopped = threading.Event()
         self._waiting = threading.Event()  # nothing goes out: all has, or an endpoint fails
+        self._owes = False
         self._thread: threading.Thread | None = None
         self._in_line = False
 
-    def write_records(self) -> None:
-        """What dead processes recorded gets into the file. To be called before this process writes to it."""
-        sweep(self._settings.dir, self._settings.journal_dir)
-        found, owed = 0, False
-        for left in self._left_here():
-            outcome = self._deliver(left, lambda exporter: exporter == "file", tries=3)
-            found += outcome.delivered.get("file", 0)
-            owed = owed or (bool(outcome.untried) and self._goes_where_ours_goes(left))
-        if found:
-            health.logger.info("rollspan: %d sessions of processes that died were recovered", found)
-        if owed:
-            self._thread = threading.Thread(target=self._run, name="rollspan-adoption", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:  # the interpreter is ending and starts no more threads: `join` does the work
-                self._thread, self._in_line = None, True
+    def start(self) -> None:
+        """Begin, in a thread of its own: there may be much to read."""
+        if self._thread is not None:
+            return
+        self._thread = threading.Thread(target=self._run, name="rollspan-adoption", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter is ending and starts no more threads: `join` does the rest
+            self._in_line = True
+            self._write_records()
 
     def stop(self, deadline: float) -> None:
         """Go on until `deadline` (monotonic seconds) at the longest."""
@@ -54,10 +51,37 @@ class Adoption:
 
     def join(self) -> None:
         """Wait for that, unless an endpoint fails. What is not sent by then stays for the next start."""
-        if self._in_line:
+        if self._in_line and self._owes:
             self._send()
-        elif self._thread is not None:
+        elif self._thread is not None and self._thread.is_alive():
             self._waiting.wait(max(self._seconds_left(), 0.0))
+
+    def _run(self) -> None:
+        self._write_records()
+        failures = 0
+        while self._owes and not self._send():
+            self._waiting.set()
+            failures += 1
+            pause = min(2.0 ** (failures - 1), LONGEST_PAUSE) * (0.75 + os.urandom(1)[0] / 512)
+            if self._stopped.wait(pause):
+                return
+        self._waiting.set()
+
+    def _write_records(self) -> None:
+        """What dead processes recorded gets into the file."""
+        found = 0
+        try:
+            sweep(self._settings.dir, self._settings.journal_dir)
+            for left in self._left_here():
+                outcome = self._deliver(left, lambda exporter: exporter == "file", tries=3)
+                found += outcome.delivered.get("file", 0)
+                self._owes = self._owes or (bool(outcome.untried) and self._goes_where_ours_goes(left))
+        except Exception:  # noqa: BLE001
+            health.internal_error("adoption.file")
+        finally:
+            self.written.set()
+        if found:
+            health.logger.info("rollspan: %d sessions of processes that died were recovered", found)
 
     def _seconds_left(self) -> float:
         return self._until - time.monotonic()
@@ -77,16 +101,6 @@ class Adoption:
             left, self._settings, self._seconds_left, self._known, wanted=wanted, tries=tries
         )
 
-    def _run(self) -> None:
-        failures = 0
-        while not self._send():
-            self._waiting.set()
-            failures += 1
-            pause = min(2.0 ** (failures - 1), LONGEST_PAUSE) * (0.75 + os.urandom(1)[0] / 512)
-            if self._stopped.wait(pause):
-                return
-        self._waiting.set()
-
     def _send(self) -> bool:
         """One round over all journals; whether everything was sent. Who fails is left alone until the next round."""
         failed: set[str] = set()
@@ -99,6 +113,6 @@ class Adoption:
                 elif outcome.delivered:
                     self._waiting.clear()
         except Exception:  # noqa: BLE001
-            health.internal_error("adoption")
+            health.internal_error("adoption.network")
             return False
         return not failed

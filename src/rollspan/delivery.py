@@ -137,9 +137,18 @@ class ThreadedDelivery(Delivery):
     its cursor on, as a process that recovers the journal would, until it has caught up.
     """
 
-    def __init__(self, exporter: Exporter, resource: Mapping[str, AttributeValue], journal: Journal) -> None:
+    def __init__(
+        self,
+        exporter: Exporter,
+        resource: Mapping[str, AttributeValue],
+        journal: Journal,
+        *,
+        after: threading.Event | None = None,
+    ) -> None:
+        """It begins `after` that was set, if given."""
         super().__init__(exporter, resource)
         self._journal = journal
+        self._after = after
         self._lock = threading.Lock()
         self._handed: deque[Batch] = deque()
         self._behind = False
@@ -202,6 +211,8 @@ class ThreadedDelivery(Delivery):
     def join(self) -> None:
         """Wait for the thread until its time is over; afterwards it is left behind, it is a daemon."""
         if self._in_line:
+            if self._after is not None:
+                self._after.wait(self._left())
             self._work()
         if self._thread is not None and self._deadline is not None:
             self._thread.join(max(self._deadline + self._grace - time.monotonic(), 0.0))
@@ -224,8 +235,11 @@ class ThreadedDelivery(Delivery):
                 health.internal_error(f"delivery.{self.name}")
                 time.sleep(1.0)
 
+    def _may_begin(self) -> bool:
+        return self._after is None or self._after.is_set()
+
     def _work(self) -> None:
-        while self.ready() and self._left() > 0.0:
+        while self._may_begin() and self.ready() and self._left() > 0.0:
             with self._lock:
                 behind = self._behind
                 batch = self._handed[0] if self._handed else None

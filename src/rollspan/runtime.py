@@ -99,7 +99,6 @@ class Runtime:
             self.live,
             is_open=lambda trace: trace in self.live or trace in self.steps,
             build=lambda: self._build(described),
-            adopt=self._adoption.write_records,
             max_bytes=settings.journal_max_bytes,
             checkpoint_interval=settings.checkpoint_interval,
             disk=self._owner.disk,
@@ -110,9 +109,16 @@ class Runtime:
         return folders
 
     def _build(self, described: Mapping[str, Any]) -> tuple[list[ThreadedDelivery], Any]:
+        assert self._adoption is not None
         with loading.lock:
             exporters.load(self.settings)
-        deliveries = [ThreadedDelivery(e, described, self.journal) for e in exporters.build(self.settings)]
+        self._adoption.start()
+        deliveries = [
+            ThreadedDelivery(
+                e, described, self.journal, after=self._adoption.written if e.name == "file" else None
+            )
+            for e in exporters.build(self.settings)
+        ]
         metrics = exporters.build_metrics(
             self.settings,
             described,

@@ -37,7 +37,6 @@ class Worker:
         *,
         is_open: Callable[[int], bool],
         build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]],
-        adopt: Callable[[], None],
         max_bytes: int,
         checkpoint_interval: float,
         disk: Path,
@@ -46,7 +45,6 @@ class Worker:
     ) -> None:
         """`build` makes deliveries and metrics, in the worker's thread: loading them takes a while.
 
-        `adopt` is called once, before the file of records is written: it may be what dead processes wrote to.
         `live` are the open sessions, by trace id; `is_open` knows the open steps as well.
         """
         self._journal = journal
@@ -54,7 +52,6 @@ class Worker:
         self._live = live
         self._is_open = is_open
         self._build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]] | None = build
-        self._adopt: Callable[[], None] | None = adopt
         self._deliveries: Sequence[ThreadedDelivery] = ()
         self._metrics: MetricsSink | None = None
         self._max_bytes = max_bytes
@@ -109,21 +106,24 @@ class Worker:
                     self._build = None  # a failed one is tried again with the next tick
                 finally:
                     self.built.set()
-            if self._adopt is not None:
-                adopt, self._adopt = self._adopt, None
-                self._guarded(adopt)
             self._checkpoint()
             while not self._journal.abandoned:
                 chunk, begins, ends = self._journal.read(self._head)
                 if not chunk:
                     break
+                if begins.segment > self._head.segment:  # callers that are quicker are never caught up with
+                    self._look_after()
                 self._take(self._joiner.feed(chunk, begins), ends)
                 self._head = ends
                 self._journal.prepare()
-            self._tend()
-            if self._metrics is not None:
-                self._metrics.tick()
+            self._look_after()
         health.speak()
+
+    def _look_after(self) -> None:
+        self._checkpoint()
+        self._tend()
+        if self._metrics is not None:
+            self._metrics.tick()
 
     def _take(self, finished: list[Finished], end: Position) -> None:
         if self._metrics is not None:

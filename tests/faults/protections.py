@@ -28,8 +28,8 @@ PROTECTIONS = (
     Protection(
         "tests/faults/test_endings.py::test_the_next_start_delivers",
         "runtime.py",
-        "adopt=self._adoption.write_records",
-        "adopt=lambda: None",
+        "self._adoption.start()",
+        "self._adoption.written.set()",
     ),
     Protection(
         "tests/faults/test_ends.py::test_a_first_session_when_the_interpreter_is_ending_already",
@@ -68,6 +68,12 @@ PROTECTIONS = (
         "                    pass\n",
     ),
     Protection(
+        "tests/test_worker.py::test_a_worker_that_never_catches_up_looks_after_the_journal",
+        "worker.py",
+        "                    self._look_after()\n",
+        "                    pass\n",
+    ),
+    Protection(
         "tests/test_worker.py::test_segments_full_of_open_sessions_stay_as_they_are",
         "worker.py",
         "FEW = 1 / 4\n",
@@ -82,8 +88,8 @@ PROTECTIONS = (
     Protection(
         "tests/test_adoption.py::test_an_endpoint_that_hangs_holds_up_neither_file_nor_exit",
         "adoption.py",
-        '"""What dead processes recorded gets into the file. To be called before this process writes to it."""\n',
-        "self._deliver_all = [self._deliver(left, lambda exporter: True, tries=3) for left in self._left_here()]\n",
+        'lambda exporter: exporter == "file"',
+        "lambda exporter: True",
     ),
     Protection(
         "tests/test_adoption.py::test_a_program_that_goes_on_sends_when_the_endpoint_is_well_again",
