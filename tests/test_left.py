@@ -159,3 +159,23 @@ def test_what_a_gone_host_left_is_delivered_and_cleared_on_request(of_a_gone_hos
     assert len(in_file(of_a_gone_host)) == 11
     assert list((of_a_gone_host / "journal").iterdir()) == []
     assert nothing_left(of_a_gone_host)
+
+
+def test_doctor_tells_of_journals_whose_data_directory_is_gone(run_program: Run, tmp_path: Path) -> None:
+    """What lies in memory of a directory that was removed is told, with what to do, which then does it."""
+    data, other = tmp_path / "data", tmp_path / "other"
+    run_program(DIES, check=False)
+    (journal,) = left.journals(data)
+    shutil.rmtree(data)
+    if not journal.hot.is_dir():
+        pytest.skip("the journal was not in memory")
+    notes = json.loads(rollspan("doctor", "--json", str(tmp_path)).stdout)["notes"]
+    (note,) = [each for each in notes if str(data) in each]
+    assert str(journal.hot.parent) in note
+    assert f"`rollspan recover {data} --to OTHER`" in note
+    done = recover(data, "--to", str(other))
+    assert done.returncode == 0, done.stderr
+    assert len(in_file(other)) == 11
+    assert not journal.hot.exists()
+    after = json.loads(rollspan("doctor", "--json", str(tmp_path)).stdout)["notes"]
+    assert not [each for each in after if str(data) in each]

@@ -165,6 +165,24 @@ def journals(directory: Path, journal_dir: Path | None = None) -> list[Left]:
     return sorted(found.values(), key=lambda h: (str(h.get("started", "")), h.name))
 
 
+def orphans(journal_dir: Path | None = None) -> list[Left]:
+    """Journals of dead processes that lie away from their data directory, which is not there (any more)."""
+    here = Path.cwd()
+    roots = [p.folder.parent for p in place.candidates(here, None) if p.folder != place.disk_root(here)]
+    found: dict[str, Left] = {}
+    for root in dict.fromkeys([*roots, *([journal_dir] if journal_dir is not None else [])]):
+        for folder in (each for key in _below(root) for each in _below(key)):
+            left = Left(owner.read_small(folder / HEADER))
+            data = left.settings.get("dir")
+            if left.get("folder") != str(folder) or not isinstance(data, str) or Path(data).exists():
+                continue
+            left.setdefault("disk", str(folder))
+            with left.locked() as standing:
+                if standing is Standing.LEFT:
+                    found[folder.name] = left
+    return list(found.values())
+
+
 def _without_header(folder: Path) -> Left:
     """What can be said of a journal whose header was lost: its segments are there all the same."""
     rank = folder.name.partition(".")[0][1:]

@@ -17,7 +17,7 @@ from rollspan import autostart, config, place
 from rollspan.cli import _endpoints
 from rollspan.cli._endpoints import SIGNALS, without_user
 from rollspan.cli.version import versions
-from rollspan.left import Left, Standing
+from rollspan.left import Left, Standing, orphans
 from rollspan.left import journals as all_journals
 
 _GROUPS: Final = {
@@ -55,7 +55,7 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
         "file_systems": file_systems(directory, settings.journal_dir, problems),
         "journals": journals(directory, settings.journal_dir, problems),
         "directory": str(directory),
-        "notes": notes(settings, environ, problems),
+        "notes": [*notes(settings, environ, problems), *_of_orphans(directory, settings.journal_dir)],
         "problems": problems,
     }
     problems += _missing_exporters(settings)
@@ -209,6 +209,22 @@ def journals(directory: Path, journal_dir: Path | None, problems: list[str]) -> 
         "runs": sorted({str(each.get("run_id", "")) for each in (*running, *left)} - {""}),
         "disagreements": differences,
     }
+
+
+def _of_orphans(directory: Path, journal_dir: Path | None) -> list[str]:
+    """What nobody would find: journals in memory whose data directories were removed, or could never be made."""
+    held: dict[str, tuple[Path, int]] = {}
+    for left in orphans(journal_dir):
+        data = str(left.settings["dir"])
+        size = sum(path.stat().st_size for _, path in left.segments if path.exists())
+        held[data] = left.hot.parent, held.get(data, (left.hot, 0))[1] + size
+    held.pop(str(directory), None)  # its journals are told of as such
+    return [
+        f"{size / 2**20:.0f} MiB of sessions lie in {folder}, left by processes that died; their data directory {data} "
+        f"is not there. `rollspan recover {data} --to OTHER` writes their records below OTHER; if nobody wants them, "
+        "remove that folder."
+        for data, (folder, size) in sorted(held.items())
+    ]
 
 
 def disagreements(
