@@ -44,6 +44,12 @@ PROTECTIONS = (
         "None",
     ),
     Protection(
+        "tests/faults/test_endings.py::test_recovery_killed_thirty_times",
+        "recovery.py",
+        'known(theirs.rank) if delivery.name == "file" else None',
+        "None",
+    ),
+    Protection(
         "tests/faults/test_endings.py::test_more_open_sessions_than_a_batch_holds",
         "joiner.py",
         "at = Position(segment, place)",

@@ -59,8 +59,16 @@ def test_the_next_start_delivers(run_program: Run, tmp_path: Path, how: str) -> 
     assert list((data / "journal").iterdir()) == []
 
 
-def test_recovery_killed_fifty_times(tmp_path: Path) -> None:
-    """`recover` killed fifty times at random moments, then run to its end: each session once."""
+def size_of(path: Path) -> int:
+    """Its size, 0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def test_recovery_killed_thirty_times(tmp_path: Path) -> None:
+    """`recover` killed at random moments and right after writes, then run to its end: each session once."""
     data, jobs = tmp_path / "data", 8
     environment = {
         **CLEAN,
@@ -76,7 +84,7 @@ def test_recovery_killed_fifty_times(tmp_path: Path) -> None:
         path.unlink()
     moments = random.Random(uuid.uuid4().int)
     sizes, start = set(), 0.0
-    for kill in range(50):
+    for kill in range(30):
         if kill % 10 == 0:  # how long a start takes just now, with nothing to recover
             before = time.monotonic()
             recover(tmp_path / "empty")
@@ -87,7 +95,13 @@ def test_recovery_killed_fifty_times(tmp_path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(start * moments.uniform(0.5, 2.5))
+        if kill % 3 == 0:
+            time.sleep(start * moments.uniform(0.5, 2.5))
+        else:  # between the write to the file and the note of it
+            file = data / "sessions-r0.jsonl"
+            before_it = size_of(file)
+            while size_of(file) == before_it and process.poll() is None:
+                pass
         process.kill()
         process.wait()
         sizes.add(sum(path.stat().st_size for path in data.glob("*.jsonl")))
