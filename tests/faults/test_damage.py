@@ -82,7 +82,7 @@ def copied(dead: Dead, scratch: Path) -> Settings:
 def recovered(there: Settings) -> dict[str, dict[str, object]]:
     """Records by trace id after a recovery."""
     health.reset()
-    recover(there, None)
+    recover(there)
     records = in_file(there.dir)
     assert len({record["trace_id"] for record in records}) == len(records)
     return {record["trace_id"]: record for record in records}
