@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from . import fold, health, lines
 from .attributes import MAX_SPAN_ATTRIBUTES
 from .journal import Position
-from .lines import Line
+from .lines import JSON_AT, Line
 from .record import Record, root_attributes
 from .spandata import FinishedTrace
 from .usual import usual_session
 
 _ENDS = lines.ENDS[0]
 _PASSES = lines.PASSES[0]
-_NUMBER = re.compile(rb'\{"n":(\d+)')
 
 
 class Finished(NamedTuple):
@@ -27,6 +26,11 @@ class Finished(NamedTuple):
     trace: FinishedTrace
 
 
+# A named tuple's own constructor is a function in Python.
+_position: Final[Callable[[tuple[int, int]], Position]] = partial(tuple.__new__, Position)
+_finished: Final[Callable[[tuple[Position, FinishedTrace]], Finished]] = partial(tuple.__new__, Finished)
+
+
 class ReachesBack(NamedTuple):
     """A trace that ended in a later segment than the first that holds a line of it."""
 
@@ -34,17 +38,17 @@ class ReachesBack(NamedTuple):
     first_segment: int
 
 
-class _OpenTrace:
-    """Lines by number, each with its segment. A line that comes again, carried forward, lies where it came last."""
+class _OpenTrace(dict[bytes, tuple[int, Line]]):
+    """Lines by number, each with its segment. A line that comes again, carried forward, lies where it came last.
 
-    __slots__ = ("placed",)
+    A number stands here as its line has it: the JSON up to the first comma, `{"n":0`.
+    """
 
-    def __init__(self) -> None:
-        self.placed: dict[int, tuple[int, Line]] = {}
+    __slots__ = ()
 
     @property
     def lines(self) -> list[Line]:
-        return [line for _, line in self.placed.values()]
+        return [line for _, line in self.values()]
 
 
 class Joiner:
@@ -66,50 +70,48 @@ class Joiner:
         segment, offset = begins
         open_traces = self.open
         for line in lines.split(chunk):
-            kind, trace_hex, _, end = line
-            if kind == _PASSES:
-                at = Position(segment, offset + end)
-                if deliver_from is None or at > deliver_from:
-                    self._add(finished, at, _pass, line)
-                continue
-            trace = open_traces.get(trace_hex)
-            if trace is None:
-                trace = open_traces[trace_hex] = _OpenTrace()
-            self._place(trace, line, segment)
-            if kind == _ENDS:
-                at = Position(segment, offset + end)
-                self._close(trace_hex, at)
-                if deliver_from is None or at > deliver_from:
-                    self._add(finished, at, finish, trace_hex, trace.lines)
+            kind, trace_hex, raw, end = line
+            trace = None
+            if kind != _PASSES:
+                trace = open_traces.get(trace_hex)
+                if trace is None:
+                    trace = open_traces[trace_hex] = _OpenTrace()
+                number = raw[JSON_AT : raw.find(b",", JSON_AT)]
+                if number in trace:
+                    self._forget(trace[number])
+                trace[number] = segment, line
+                self.live_bytes[segment] += len(raw)
+                if kind != _ENDS:
+                    continue
+                del open_traces[trace_hex]
+            at = _position((segment, offset + end))
+            if trace is not None:
+                self._close(trace, at)
+            if deliver_from is None or at > deliver_from:
+                self._add(finished, at, line, trace)
         return finished
 
-    def _place(self, trace: _OpenTrace, line: Line, segment: int) -> None:
-        numbered = _NUMBER.match(line.payload)
-        number = int(numbered[1]) if numbered is not None else -1 - len(trace.placed)
-        known = trace.placed.get(number)
-        if known is not None:
-            self.live_bytes[known[0]] -= len(known[1].raw)
-        trace.placed[number] = segment, line
-        self.live_bytes[segment] += len(line.raw)
+    def _forget(self, placed: tuple[int, Line]) -> None:
+        segment, line = placed
+        self.live_bytes[segment] -= len(line[2])
 
-    def _close(self, trace_hex: bytes, at: Position) -> None:
-        placed = self.open.pop(trace_hex).placed.values()
-        for segment, line in placed:
-            self.live_bytes[segment] -= len(line.raw)
-        first = min(segment for segment, _ in placed)
-        if first < at.segment:
+    def _close(self, trace: _OpenTrace, at: Position) -> None:
+        first = at[0]
+        for segment, line in trace.values():
+            self.live_bytes[segment] -= len(line[2])
+            if segment < first:
+                first = segment
+        if first < at[0]:
             self.reaching_back.append(ReachesBack(at, first))
 
-    def _add(
-        self, finished: list[Finished], at: Position, make: Callable[..., FinishedTrace | None], *given: Any
-    ) -> None:
+    def _add(self, finished: list[Finished], at: Position, last: Line, trace: _OpenTrace | None) -> None:
         try:
-            trace = make(*given)
+            whole = _pass(last) if trace is None else finish(last[1], trace.lines)
         except Exception:  # noqa: BLE001 - a line of ours that cannot be read must not stop those behind it
             health.internal_error("joiner")
             return
-        if trace is not None:
-            finished.append(Finished(at, trace))
+        if whole is not None:
+            finished.append(_finished((at, whole)))
 
     def rest(self, segment: int) -> list[Finished]:
         """The traces that have no end, because their process died; in the order in which they began.
@@ -117,9 +119,9 @@ class Joiner:
         Each is given a place of its own in `segment`, one behind all that were written: cursors tell them apart.
         """
         finished: list[Finished] = []
-        for place, (trace_hex, trace) in enumerate(self.open.items(), 1):
+        for place, trace in enumerate(self.open.values(), 1):
             at = Position(segment, place)
-            self._add(finished, at, finish, trace_hex, trace.lines)
+            self._add(finished, at, trace.lines[-1], trace)
         self.open.clear()
         return finished
 

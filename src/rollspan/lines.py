@@ -30,8 +30,9 @@ get their own when the line is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import orjson
@@ -45,7 +46,7 @@ REF, PARENT, NAME, KIND, START, END, ATTRIBUTES, STATUS, MESSAGE = range(9)
 GOES_ON, ENDS, PASSES = b"s", b"e", b"x"
 _KINDS = frozenset(GOES_ON + ENDS + PASSES)
 _PREFIX = 8 + 1  # checksum and blank
-_JSON_AT = _PREFIX + 1 + 32 + 1
+JSON_AT = _PREFIX + 1 + 32 + 1
 
 
 def frame(kind: bytes, trace_hex: bytes, payload: bytes) -> bytes:
@@ -65,7 +66,11 @@ class Line(NamedTuple):
     @property
     def payload(self) -> bytes:
         """The JSON object."""
-        return self.raw[_JSON_AT:]
+        return self.raw[JSON_AT:]
+
+
+# A named tuple's own constructor is a function in Python, and dearer than all that makes its fields.
+_line: Final[Callable[[tuple[int, bytes, bytes, int]], Line]] = partial(tuple.__new__, Line)
 
 
 def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[Line]:
@@ -73,26 +78,20 @@ def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[Line]:
 
     With `last_may_be_torn` an unfinished line at the end is left alone: its writer may be at it.
     """
-    at = 0
-    size = len(chunk)
-    while at < size:
-        end = chunk.find(b"\n", at)
-        if end < 0:
-            if not last_may_be_torn and chunk[at:].strip(b"\0"):
-                health.count("journal.damaged_lines")
-            return
-        raw = chunk[at:end]
-        at = end + 1
-        if len(raw) > _JSON_AT and raw[8] == 32 and raw[_PREFIX] in _KINDS:
-            try:
-                good = int(raw[:8], 16) == crc32(raw[_PREFIX:])
-            except ValueError:
-                good = False
-            if good:
-                yield Line(raw[_PREFIX], raw[_PREFIX + 1 : _PREFIX + 33], raw, at)
-                continue
-        if raw.strip(b"\0"):
+    *whole, rest = chunk.split(b"\n")
+    end = 0
+    for raw in whole:
+        end += len(raw) + 1
+        try:
+            good = int(raw[:8], 16) == crc32(raw[_PREFIX:]) and raw[_PREFIX] in _KINDS and raw[8] == 32
+        except (ValueError, IndexError):
+            good = False
+        if good and len(raw) > JSON_AT:
+            yield _line((raw[_PREFIX], raw[_PREFIX + 1 : _PREFIX + 33], raw, end))
+        elif raw.strip(b"\0"):
             health.count("journal.damaged_lines")
+    if not last_may_be_torn and rest.strip(b"\0"):
+        health.count("journal.damaged_lines")
 
 
 class Assembled(NamedTuple):
@@ -126,7 +125,7 @@ def parts_of(lines: Iterable[Line]) -> dict[int, dict[str, Any]]:
     """The JSON objects of a trace's lines, by number; a line that stands there twice counts once."""
     parts: dict[int, dict[str, Any]] = {}
     for line in lines:
-        part = orjson.loads(line.raw[_JSON_AT:])
+        part = orjson.loads(line.raw[JSON_AT:])
         parts[part["n"]] = part
         _describe(part)
     return parts
