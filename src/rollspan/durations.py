@@ -58,27 +58,35 @@ def measure_waits(
 def measure_phases(work: Sequence[Work], record: Record) -> dict[str, list[dict[str, float]]]:
     """The record's `phases`; the sums and the lengths of the unions go into `record`."""
     phases: dict[str, list[dict[str, float]]] = {}
-    lengths: dict[str, list[int]] = {}  # sum, length of the union, end of the union so far
-    for begun, minus_end, name, _, _, _ in work:
-        ended = -minus_end
+    sums: dict[str, int] = {}
+    for item in work:
+        begun, ended, name = item[0], -item[1], item[2]
         entry = {"start_ts": begun / SECOND, "end_ts": ended / SECOND}
-        length = lengths.get(name)
-        if length is None:
+        if name in phases:
+            phases[name].append(entry)
+            sums[name] += ended - begun
+        else:
             phases[name] = [entry]
-            lengths[name] = [ended - begun, ended - begun, ended]
-            continue
-        phases[name].append(entry)
-        length[0] += ended - begun
-        free = length[2]
-        if ended > free:
-            length[1] += ended - (begun if begun > free else free)
-            length[2] = ended
-    for name, field, wall_field in _duration_fields(tuple(phases)):
-        total, union, _ = lengths[name]
+            sums[name] = ended - begun
+    unions = _unions(work) if len(sums) < len(work) else sums
+    for name, field, wall_field in _duration_fields(tuple(sums)):
+        total = sums[name]
         record[field] = total / SECOND
-        if union != total:
-            record[wall_field] = union / SECOND
+        if unions[name] != total:
+            record[wall_field] = unions[name] / SECOND
     return phases
+
+
+def _unions(work: Sequence[Work]) -> dict[str, int]:
+    """Length of the union of each phase's intervals."""
+    lengths: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for begun, minus_end, name, _, _, _ in work:
+        free = ends.get(name, begun)
+        ended = max(-minus_end, free)
+        lengths[name] = lengths.get(name, 0) + ended - max(begun, free)
+        ends[name] = ended
+    return lengths
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from . import semconv
@@ -110,8 +111,10 @@ def describe_session(
     of the phases with none below them.
     """
     record: Record = {}
-    for name, field in _ROOT_INTS:
-        if name in attributes and _is_int64(value := attributes[name]):
+    known = _known_among(tuple(attributes))
+    for name, field in known.ints:
+        value = attributes[name]
+        if type(value) is int and -_INT64 <= value < _INT64:
             record[field] = value
     said = attributes.get(semconv.STATUS)
     record["status"] = said if type(said) is str else status or semconv.ACCEPTED
@@ -121,8 +124,7 @@ def describe_session(
         record["enqueue_ts"] = enqueued / SECOND
     if attributes.get(semconv.CONSUMED) is True:
         record["wait_return_ts"] = end / SECOND
-    stats = {field: attributes[name] for name, field in _STATS if _is_int64(attributes.get(name))}
-    if stats:
+    if known.stats and (stats := _ints(attributes, known.stats)):
         record["rollout_stats"] = stats
     for field, length in wait_sums.items():
         record[field] = length / SECOND
@@ -137,22 +139,49 @@ def describe_session(
     run_id = attributes.get(semconv.RUN_ID)
     if type(run_id) is str and run_id:
         record["run_id"] = run_id
-    for name, field in _ROOT_SCALARS:
-        if name in attributes:
-            value = attributes[name]
-            if type(value) is str or _is_scalar(value):
-                record[field] = value
+    for name, field in known.scalars:
+        value = attributes[name]
+        if type(value) is str or _is_scalar(value):
+            record[field] = value
     if _GENERATE in phases:
         _generations(work, record)
-    reward = _score(attributes.get(semconv.REWARD_SCORE))
+    reward = _score(attributes[semconv.REWARD_SCORE]) if semconv.REWARD_SCORE in attributes else None
     if reward is None and _REWARD in phases:
         reward = _sum_of_scores(work)
     if reward is not None:
         record["reward"] = reward
     record["late_spans"] = late
-    _counters(attributes, record)
-    _links(attributes, links, record)
+    if known.counters and (counters := _ints(attributes, known.counters)):
+        record["counters"] = counters
+    if links or known.steps:
+        _links(attributes, links, record)
     return record
+
+
+class _Known(NamedTuple):
+    """Those of a root's attributes that a record has fields for, each with its field."""
+
+    ints: Sequence[tuple[str, str]]
+    stats: Sequence[tuple[str, str]]
+    scalars: Sequence[tuple[str, str]]
+    counters: Sequence[tuple[str, str]]
+    steps: bool
+
+
+@lru_cache(maxsize=1024)
+def _known_among(names: tuple[str, ...]) -> _Known:
+    prefix = semconv.COUNTER_PREFIX
+    return _Known(
+        [pair for pair in _ROOT_INTS if pair[0] in names],
+        [pair for pair in _STATS if pair[0] in names],
+        [pair for pair in _ROOT_SCALARS if pair[0] in names],
+        [(name, name[len(prefix) :]) for name in sorted(names) if name.startswith(prefix)],
+        any(name in names for name, _, _ in _LINKS),
+    )
+
+
+def _ints(attributes: Mapping[str, Any], fields: Sequence[tuple[str, str]]) -> dict[str, int]:
+    return {field: value for name, field in fields if _is_int64(value := attributes[name])}
 
 
 def _version(span: SpanData) -> tuple[int, int, str]:
@@ -244,11 +273,13 @@ def _generations(work: Sequence[Work], record: Record) -> None:
         if item[2] != _GENERATE:
             continue
         attributes = item[5]
-        if attributes.get(semconv.CONTINUATION) is not True:
+        if semconv.CONTINUATION not in attributes or attributes[semconv.CONTINUATION] is not True:
             turns += 1
         for name, values in numbers:
-            if name in attributes and _is_int64(value := attributes[name]):
-                values.append(value)
+            if name in attributes:
+                value = attributes[name]
+                if type(value) is int and -_INT64 <= value < _INT64:
+                    values.append(value)
     for field, tokens in (("input_tokens", tokens_in), ("output_tokens", tokens_out)):
         if tokens:  # no backend takes more than 64 bits
             record[field] = max(-_INT64, min(sum(tokens), _INT64 - 1))
@@ -260,6 +291,8 @@ def _generations(work: Sequence[Work], record: Record) -> None:
 
 def _score(value: object) -> float | str | None:
     """A reward as the record has it: a number that is not finite stands as its name."""
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, str):
         return value if value in _NOT_FINITE else None
     if not isinstance(value, (int, float)):
@@ -278,6 +311,8 @@ def _plain_or_named(value: float) -> float | str:
 
 def _sum_of_scores(work: Sequence[Work]) -> float | str | None:
     scores = [_score(item[5].get(semconv.REWARD_SCORE)) for item in work if item[2] == _REWARD]
+    if len(scores) == 1:
+        return scores[0]
     numbers = [_NOT_FINITE[s] if isinstance(s, str) else s for s in scores if s is not None]
     if not numbers:
         return None
@@ -289,20 +324,9 @@ def _sum_of_scores(work: Sequence[Work]) -> float | str | None:
         return "NaN"
 
 
-def _counters(attributes: Mapping[str, Any], record: Record) -> None:
-    prefix = semconv.COUNTER_PREFIX
-    size = len(prefix)
-    names = [name for name in attributes if name[:size] == prefix and _is_int64(attributes[name])]
-    if names:
-        names.sort()
-        record["counters"] = {name[len(prefix) :]: attributes[name] for name in names}
-
-
 def _links(attributes: Mapping[str, Any], span_links: Sequence[Link], record: Record) -> None:
     links: dict[str, int] = {}
     for name, kind, field in _LINKS:
-        if name not in attributes and not span_links:
-            continue
         step = attributes.get(name)
         if not _is_int64(step):
             linked = (link.attributes for link in span_links)

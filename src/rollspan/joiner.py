@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from . import fold, health, lines
-from .attributes import MAX_SPAN_ATTRIBUTES
 from .journal import Position
 from .lines import JSON_AT, Line
-from .record import Record, root_attributes
+from .rows import with_record
 from .spandata import FinishedTrace
 from .usual import usual_session
 
@@ -126,14 +125,6 @@ class Joiner:
         return finished
 
 
-def _put_on_root(attributes: dict[str, Any], record: Record) -> None:
-    """Add to the root's attributes what the session came to."""
-    room = max(MAX_SPAN_ATTRIBUTES, len(attributes))
-    attributes.update(root_attributes(record))
-    while len(attributes) > room:  # dozens of phases: their durations stand in the record and on their spans
-        attributes.popitem()
-
-
 def _pass(line: Line) -> FinishedTrace:
     return FinishedTrace(lines.passing(line), None)
 
@@ -143,13 +134,13 @@ def finish(trace_hex: bytes, of_trace: Iterable[Line]) -> FinishedTrace | None:
     parts = lines.parts_of(of_trace)
     usual = usual_session(trace_hex, parts)
     if usual is not None:
-        spans, record = usual
-        _put_on_root(spans[0].attributes, record)  # type: ignore[arg-type]
-        return FinishedTrace(spans, record, parts[0].get("x", True))
+        rows, record = usual
+        return FinishedTrace(None, record, parts[0].get("x", True), rows)
     assembled = lines.assemble_parts(trace_hex, parts)
     if assembled is None:
         return None
-    folded = fold.fold_trace(assembled.spans)
+    spans = list(assembled.spans)
+    folded = fold.fold_trace(spans)
     if folded is not None:
-        _put_on_root(assembled.spans[0].attributes, folded)  # type: ignore[arg-type]
-    return FinishedTrace(assembled.spans, folded, assembled.export_spans)
+        spans[0] = spans[0]._replace(attributes=with_record(spans[0].attributes, folded))
+    return FinishedTrace(spans, folded, assembled.export_spans)

@@ -1,4 +1,4 @@
-"""The usual session in one pass: from the rows of its lines to spans and record.
+"""The usual session in one pass: from the rows of its lines to its record.
 
 `lines.assemble` and `fold.fold_trace` say what a trace and its record are, whatever the lines hold. Here is
 the short way for a session as nearly all are: it ended in order, its spans are its own and lie within it, one
@@ -8,114 +8,106 @@ both ways come to the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from operator import le, neg
+from typing import Any, Final, NamedTuple
 
-from . import ids, semconv
-from .durations import Interval, Wait, Work
+from . import semconv
+from .durations import Wait, Work
 from .fold import describe_session
 from .lines import link_of
 from .record import Record
-from .spandata import KIND_INTERNAL, STATUS_ERROR, STATUS_UNSET, Link, SpanData
+from .rows import Row, SessionRows
+from .spandata import STATUS_ERROR, STATUS_UNSET, Link
 
-_SESSION_ID, _PHASE, _PARENT_PHASE = semconv.SESSION_ID, semconv.PHASE, semconv.PARENT_PHASE
-_SESSION, _WAITS = semconv.SESSION, semconv.WAITS
+_SESSION_ID, _PHASE, _SESSION = semconv.SESSION_ID, semconv.PHASE, semconv.SESSION
 # What only the first line of an unusual trace has: a root with an id or a name of its own.
 _UNUSUAL: Final = frozenset("rm")
 # Attributes of a phase that change what it is.
 _TELLING: Final = frozenset(
-    {_SESSION_ID, _PHASE, _PARENT_PHASE, semconv.LATE, semconv.FOREIGN, semconv.STATUS}
+    {_SESSION_ID, _PHASE, semconv.PARENT_PHASE, semconv.LATE, semconv.FOREIGN, semconv.STATUS}
 )
+_MOST_REMEMBERED: Final = 64  # rows: how longer sessions branch is seldom met again
+
+# A named tuple's own constructor is a function in Python.
+_session_rows: Final[Callable[[tuple[Any, ...]], SessionRows]] = partial(tuple.__new__, SessionRows)
 
 
 def usual_session(
     trace_hex: bytes, parts: Mapping[int, Mapping[str, Any]]
-) -> tuple[list[SpanData], Record] | None:
-    """Spans, root first, and record of the session with these lines; None for one that is not as usual."""
+) -> tuple[SessionRows, Record] | None:
+    """Rows and record of the session with these lines; None for one that is not as usual."""
     first = parts.get(0)
     if first is None or "t" not in first or not _UNUSUAL.isdisjoint(first):
         return None
     attributes: dict[str, Any] = {}
     links: list[Link] = []
-    rows: list[list[Any]] = []
+    rows: list[Row] = []
     code, message = STATUS_UNSET, ""
     last = first
     for n in sorted(parts) if len(parts) > 1 else parts:
         last = parts[n]
-        attributes.update(last.get("a", ()))
+        if "a" in last:
+            attributes.update(last["a"])
         if "l" in last:
             links.extend(map(link_of, last["l"]))
-        rows += last.get("s", ())
-        code, message = last.get("st", (code, message))
+        if "s" in last:
+            rows += last["s"]
+        if "st" in last:
+            code, message = last["st"]
     session_id = attributes.get(_SESSION_ID)
     if "e" not in last or "o" in last or attributes.get(_PHASE) != _SESSION or type(session_id) is not str:
         return None
     start: int = first["t"]
     end: int = last["e"]
-    if start > end:
+    refs, parents, names, _, begins, ends, extras, _, _ = zip(*rows, strict=True) if rows else ((),) * 9
+    if (
+        not start <= min(begins, default=start) <= max(ends, default=end) <= end
+        or not all(map(le, begins, ends))
+        or not all(map(_TELLING.isdisjoint, extras))
+    ):
         return None
-
-    names: dict[int, str] = {0: _SESSION}
-    for row in rows:
-        names[row[0]] = row[2]
-    if len(names) != len(rows) + 1:  # a span that was written twice
+    branching = (_branching if len(rows) <= _MOST_REMEMBERED else _branching.__wrapped__)(
+        refs, parents, names
+    )
+    if branching is None:
         return None
-    trace = int(trace_hex, 16)
-    root_id = ids.derived_span_id(trace, 0)
-    span_ids = {ref: ids.derived_span_id(trace, ref) for ref in names if type(ref) is int}
-    spans = [
-        SpanData(
-            trace,
-            root_id,
-            0,
-            semconv.ROOT_NAME,
-            KIND_INTERNAL,
-            start,
-            end,
-            attributes,
-            code,
-            message,
-            links,
-        )
-    ]
+    work: list[Work] = sorted(zip(begins, map(neg, ends), names, refs, parents, extras, strict=True))
     waits: list[Wait] = []
-    work: list[Work] = []
-    inner = set()  # phases with a phase below them
+    if branching.waits:
+        waits = sorted((begins[i], ends[i], names[i]) for i in branching.waits)
+        work = [item for item in work if item[2] not in semconv.WAITS]
+    leaves = [(begins[i], ends[i]) for i in branching.leaves]
     status = semconv.FAILED if code == STATUS_ERROR else None
-    for ref, parent, name, kind, begun, ended, extra, code, message in rows:
-        if (
-            not start <= begun <= ended <= end
-            or ref not in span_ids
-            or parent not in span_ids
-            or parent == ref
-            or not _TELLING.isdisjoint(extra)
-        ):
+    record = describe_session(
+        trace_hex.decode(), attributes, links, status, start, end, waits, work, leaves, 0
+    )
+    found = (trace_hex, attributes, links, start, end, code, message, rows, branching.parent_names)
+    return _session_rows(found), record
+
+
+class _Branching(NamedTuple):
+    """Which of a session's spans are waits, and which have no phase below them; the phases around each."""
+
+    waits: Sequence[int]
+    leaves: Sequence[int]
+    parent_names: Sequence[str]
+
+
+@lru_cache(maxsize=256)
+def _branching(
+    refs: tuple[int | str, ...], parents: tuple[int | str, ...], names: tuple[str, ...]
+) -> _Branching | None:
+    """Sessions of a job mostly branch in a few ways; None for one that is not as usual."""
+    by_ref: dict[int | str, str] = {0: _SESSION, **dict(zip(refs, names, strict=True))}
+    if len(by_ref) != len(refs) + 1:  # a span that was written twice
+        return None
+    waits = [i for i, name in enumerate(names) if name in semconv.WAITS]
+    for ref, parent, name in zip(refs, parents, names, strict=True):
+        if type(ref) is not int or parent not in by_ref or parent == ref:
             return None
-        if parent:
-            if name in _WAITS or names[parent] in _WAITS:
-                return None
-            inner.add(parent)
-        if name in _WAITS:
-            waits.append((begun, ended, name))
-        else:
-            work.append((begun, -ended, name, ref, parent, extra))
-        common = {_SESSION_ID: session_id, _PHASE: name, _PARENT_PHASE: names[parent]}
-        spans.append(
-            SpanData(
-                trace,
-                span_ids[ref],
-                span_ids[parent],
-                name,
-                kind,
-                begun,
-                ended,
-                {**common, **extra} if extra else common,
-                code,
-                message,
-            )
-        )
-    waits.sort()
-    work.sort()
-    leaves: list[Interval] = [(item[0], -item[1]) for item in work if item[3] not in inner]
-    trace_id = trace_hex.decode()
-    return spans, describe_session(trace_id, attributes, links, status, start, end, waits, work, leaves, 0)
+        if parent and (name in semconv.WAITS or by_ref[parent] in semconv.WAITS):
+            return None
+    leaves = [i for i, ref in enumerate(refs) if ref not in parents and names[i] not in semconv.WAITS]
+    return _Branching(waits, leaves, [by_ref[parent] for parent in parents])

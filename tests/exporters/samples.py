@@ -80,6 +80,12 @@ def session(number: int = 0, **root_attributes: Any) -> FinishedTrace:
     return FinishedTrace(spans, fold_trace(spans))
 
 
+def changed(trace: FinishedTrace, **changes: Any) -> FinishedTrace:
+    """The same with other `spans`, `record` or `export_spans`."""
+    given = {"spans": trace.spans, "record": trace.record, "export_spans": trace.export_spans}
+    return FinishedTrace(**{**given, **changes})
+
+
 PROTOCOLS = ["http/protobuf", "grpc"]
 KINDS = {"traces": TraceExporter, "logs": RecordExporter}
 

@@ -17,7 +17,7 @@ from rollspan.exporters.encode import encode_records, encode_spans
 from rollspan.record import event_attributes, from_event_attributes
 from rollspan.spandata import FinishedTrace, Link, SpanData
 
-from .samples import RESOURCE, session
+from .samples import RESOURCE, changed, session
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 TEXT = st.text(max_size=40)
@@ -140,7 +140,7 @@ FIELD = TEXT.filter(lambda name: name not in ("rollout_stats", "counters", "link
 @example({"phases": {"generate": [{"start_ts": 1.5, "end_ts": 2.5}], "empty": []}})
 def test_structured_values_of_a_record_come_back(record: dict[str, Any]) -> None:
     """Nested mappings and lists of a record's event are OTLP's own structures, whatever is in them."""
-    trace = session()._replace(record=record)
+    trace = FinishedTrace(session().spans, record)
     event = event_of(encode_records([trace], RESOURCE))
     assert typed(mapping(event.attributes)) == typed(event_attributes(record))
 
@@ -175,14 +175,14 @@ def test_resource_and_scope_stand_once_in_front() -> None:
 
 def test_traces_that_leave_another_way_send_their_records_alone() -> None:
     """`export_spans=False` keeps the spans out and the record in, marked as not sampled."""
-    trace = session()._replace(export_spans=False)
+    trace = changed(session(), export_spans=False)
     assert encode_spans([trace], RESOURCE) == b""
     assert event_of(encode_records([trace], RESOURCE)).flags == 0
 
 
 def test_nothing_to_say_is_no_request() -> None:
     """A step has no record, and a batch of steps makes no request for records."""
-    assert encode_records([session()._replace(record=None)], RESOURCE) == b""
+    assert encode_records([changed(session(), record=None)], RESOURCE) == b""
     assert encode_spans([], RESOURCE) == encode_records([], RESOURCE) == b""
 
 

@@ -19,7 +19,7 @@ from rollspan.exporters.base import Delivered, Retry
 from rollspan.exporters.jsonl import KnownIds, RecordFile
 from rollspan.record import to_line
 
-from .samples import RESOURCE, session
+from .samples import RESOURCE, changed, session
 
 WRITER = """
     import sys, time
@@ -61,7 +61,7 @@ def export(file: RecordFile, *numbers: int) -> Any:
 def test_writes_one_line_a_record(tmp_path: Path) -> None:
     """Records come out as they went in, steps (which have none) are passed over, order is kept."""
     file = RecordFile(tmp_path, 3)
-    step = session(9)._replace(record=None)
+    step = changed(session(9), record=None)
     assert file.export([session(1), step, session(2)], RESOURCE, 1.0) == Delivered()
     assert export(file, 3) == Delivered()
     file.close()
@@ -73,7 +73,7 @@ def test_nothing_is_made_before_the_first_record(tmp_path: Path) -> None:
     """Making the exporter, and giving it steps alone, leaves the disk as it was."""
     directory = tmp_path / "data"
     file = RecordFile(directory, 0)
-    assert file.export([session()._replace(record=None)], RESOURCE, 1.0) == Delivered()
+    assert file.export([changed(session(), record=None)], RESOURCE, 1.0) == Delivered()
     file.close()
     assert not directory.exists()
 

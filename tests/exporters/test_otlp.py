@@ -13,7 +13,7 @@ from rollspan.exporters.otlp import RecordExporter, TraceExporter
 from rollspan.spandata import FinishedTrace
 from rollspan.testing_receiver import Answer, OtlpReceiver
 
-from .samples import KINDS, RESOURCE, endpoint, send, session
+from .samples import KINDS, RESOURCE, changed, endpoint, send, session
 
 
 def test_spans_and_records_arrive(receiver: OtlpReceiver, protocol: str) -> None:
@@ -42,8 +42,8 @@ def test_a_repetition_is_the_same_to_the_byte(receiver: OtlpReceiver, exporter: 
 
 def test_nothing_to_send_makes_no_request(receiver: OtlpReceiver, exporter: Any, signal: str) -> None:
     """A batch without anything for this signal is delivered without a connection."""
-    trace = session()._replace(export_spans=False)
-    assert send(exporter, [trace if signal == "traces" else trace._replace(record=None)]) == Delivered()
+    trace = changed(session(), export_spans=False)
+    assert send(exporter, [trace if signal == "traces" else changed(trace, record=None)]) == Delivered()
     assert receiver.requests == []
 
 
@@ -75,10 +75,11 @@ def test_one_huge_trace_goes_in_parts_of_its_spans(receiver: OtlpReceiver) -> No
 def test_what_the_server_finds_too_large_is_halved(receiver: OtlpReceiver, monkeypatch: Any) -> None:
     """gRPC's own refusal of a large message, and HTTP's 413, make smaller requests."""
     monkeypatch.setattr(otlp, "MAX_REQUEST_BYTES", 100_000_000)
-    big = session()._replace(
+    big = changed(
+        session(),
         spans=[
             session().spans[0]._replace(span_id=n + 1, attributes={"text": "x" * 100_000}) for n in range(60)
-        ]
+        ],
     )
     assert send(TraceExporter(protocol="grpc", endpoint=receiver.grpc_endpoint), [big]) == Delivered()
     assert len(receiver.spans()) == 60

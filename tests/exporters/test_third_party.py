@@ -20,7 +20,7 @@ from rollspan.exporters.third_party import ThirdPartyExporter, UnknownExporterEr
 from rollspan.record import from_event_attributes
 from rollspan.spandata import STATUS_ERROR, FinishedTrace
 
-from .samples import RESOURCE, session
+from .samples import RESOURCE, changed, session
 
 PACKAGE = """
 import logging, time
@@ -78,7 +78,7 @@ def test_an_installed_exporter_gets_real_spans(acme: Any) -> None:
     """Ids, times, parents, kinds, links, status, scope and resource are those of the finished spans."""
     trace = session(3)
     failed = trace.spans[1]._replace(status=STATUS_ERROR, status_message="boom")
-    trace = trace._replace(spans=[trace.spans[0], failed, *trace.spans[2:]])
+    trace = FinishedTrace([trace.spans[0], failed, *trace.spans[2:]], trace.record)
     exporter = exporters.make("acme", "traces")
     assert exporter.name == "acme.traces"
     assert exporter.export([trace], RESOURCE, 5.0) == Delivered()
@@ -147,7 +147,7 @@ def test_one_that_cannot_be_made_is_switched_off(acme: Any) -> None:
 def test_nothing_for_it_makes_no_call(acme: Any) -> None:
     """Traces that leave another way are none of its business."""
     exporter = exporters.make("acme", "traces")
-    assert exporter.export([session()._replace(export_spans=False)], RESOURCE, 5.0) == Delivered()
+    assert exporter.export([changed(session(), export_spans=False)], RESOURCE, 5.0) == Delivered()
     assert acme.got == []
 
 

@@ -174,7 +174,8 @@ class TraceExporter(_OtlpExporter):
         if len(traces) == 1 and len(traces[0].spans) > 1:
             (trace,) = traces
             middle = len(trace.spans) // 2
-            return [[trace._replace(spans=part)] for part in (trace.spans[middle:], trace.spans[:middle])]
+            halves = (trace.spans[middle:], trace.spans[:middle])
+            return [[FinishedTrace(half, trace.record)] for half in halves]
         return super()._halves(traces)
 
 
