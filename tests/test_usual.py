@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollspan import lines, semconv
+from rollspan.exporters.encode import encode_records, encode_spans
 from rollspan.fold import fold_trace
 from rollspan.rows import with_record
-from rollspan.spandata import STATUS_ERROR, Link, SpanData
+from rollspan.spandata import STATUS_ERROR, FinishedTrace, Link, SpanData
 from rollspan.usual import usual_session
 
 from .fold_trees import TRACE_ID, Tree, make_root, make_span, trees
@@ -56,7 +57,7 @@ def parts_of(tree: Tree, cut: int, *, within: bool, plain: bool, **extra: Any) -
 
 
 def assert_same(parts: dict[int, dict[str, Any]]) -> bool:
-    """Both ways agree; whether the short one was taken."""
+    """Both ways agree, to the bytes that leave by OTLP; whether the short one was taken."""
     given_parts = copy.deepcopy(parts)
     usual = usual_session(TRACE_HEX, parts)
     if usual is None:
@@ -75,6 +76,9 @@ def assert_same(parts: dict[int, dict[str, Any]]) -> bool:
     assert [list(s.attributes) for s in spans] == [list(s.attributes) for s in expected]
     assert repr(record) == repr(folded)
     assert fold_trace(spans) == record
+    by_rows, plain = FinishedTrace(None, record, True, rows), FinishedTrace(expected, folded)
+    assert encode_spans([by_rows], {}) == encode_spans([plain], {})
+    assert encode_records([by_rows], {}) == encode_records([plain], {})
     return True
 
 

@@ -80,11 +80,12 @@ def root_attributes(record: Record) -> dict[str, AttributeValue]:
     `fold` reads none of it back, so a trace folds to the same record with and without. Token sums
     are not under `gen_ai.*`, which would make every session look like a call of a model.
     """
-    return {name: value for field, value in record.items() if (name := _root_name(field)) is not None}
+    return {name: value for field, value in record.items() if (name := root_name(field)) is not None}
 
 
 @lru_cache(maxsize=4096)
-def _root_name(field: str) -> str | None:
+def root_name(field: str) -> str | None:
+    """Under which name the root repeats a field; None for one that it does not."""
     return semconv.DURATION_PREFIX + field if field.endswith("_s") else _ROOT_NAMES.get(field)
 
 
