@@ -7,13 +7,15 @@ those of opentelemetry-proto 1.x.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 _MOST_CACHED: Final = 4096  # entries of each cache, which then starts anew
 _MOST_NESTED: Final = 32
 _SHORT: Final = 24  # of a text that is remembered whole; ids are longer, and not met again
+_SMALL: Final = 2048  # numbers that are remembered whole
 _INT64: Final = 1 << 63
 _UINT64: Final = (1 << 64) - 1
 
@@ -22,21 +24,18 @@ _T = TypeVar("_T")
 _double: Final = struct.Struct("<d").pack
 
 
-def _slow_varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+def _long_varint(number: int) -> bytes:
+    if number < 1 << 14:
+        return bytes((number & 0x7F | 0x80, number >> 7)) if number > 0x7F else bytes((number,))
+    return bytes((number & 0x7F | 0x80,)) + _long_varint(number >> 7)
 
 
-_VARINTS: Final = tuple(_slow_varint(number) for number in range(2048))
+_VARINTS: Final = tuple(map(_long_varint, range(_SMALL)))
 
 
 def varint(number: int) -> bytes:
     """A number as protobuf writes it."""
-    return _VARINTS[number] if number < 2048 else _slow_varint(number)
+    return _VARINTS[number] if number < _SMALL else _long_varint(number)
 
 
 def field(tag: bytes, body: bytes) -> bytes:
@@ -73,65 +72,54 @@ def _key(key: object) -> bytes:
 
 
 class Attributes:
-    """Encodes mappings as KeyValues behind one tag.
+    """Encodes pairs of keys and values as KeyValues behind one tag.
 
     All that stands before a value depends on its key, its type and its length alone, and there are few of
     these: so it is remembered, and a KeyValue is mostly two pieces put beside each other. Short texts, which
-    are mostly names, are remembered whole.
+    are mostly names, and small numbers are remembered whole.
     """
 
-    __slots__ = (
-        "_before_int",
-        "_before_list",
-        "_before_text",
-        "_doubles",
-        "_false",
-        "_tag",
-        "_texts",
-        "_true",
-    )
+    __slots__ = ("_before_int", "_before_text", "_doubles", "_flags", "_numbers", "_tag", "_texts", "_words")
 
     def __init__(self, tag: bytes) -> None:
         self._tag = tag
-        self._before_text: dict[tuple[str, int], bytes] = {}
         self._texts: dict[tuple[str, str], bytes] = {}
-        self._before_list: dict[tuple[str, int], bytes] = {}
-        self._doubles: dict[str, Callable[[float], bytes]] = {}
+        self._before_text: dict[tuple[str, int], bytes] = {}
+        self._numbers: dict[tuple[str, int], bytes] = {}
         self._before_int: dict[tuple[str, int], bytes] = {}
-        self._true: dict[str, bytes] = {}
-        self._false: dict[str, bytes] = {}
+        self._doubles: dict[str, Callable[[float], bytes]] = {}
+        self._flags: dict[tuple[str, bool], bytes] = {}
+        self._words: dict[tuple[str, str], bytes] = {}  # lists of one short text
 
     def encode(self, pairs: Iterable[tuple[str, Any]], depth: int = 0) -> bytes:
-        """KeyValues of these pairs of keys and values."""
-        texts, doubles, before_int = self._texts, self._doubles, self._before_int
+        """KeyValues of these pairs."""
+        texts, numbers = self._texts, self._numbers
         out = []
-        for key, value in pairs:
+        for pair in pairs:
+            key, value = pair
             kind = type(value)
             if kind is str:
                 if len(value) <= _SHORT:
-                    out.append(texts.get((key, value)) or self._learn_text(key, value))
+                    out.append(texts.get(pair) or self._learn(texts, pair, value))
                     continue
                 text = value.encode() if value.isascii() else utf8(value)
                 out.append(self._before_text.get((key, len(text))) or self._learn_before_text(key, text))
                 out.append(text)
-            elif kind is float:
-                out.append((doubles.get(key) or self._learn_double(key))(value))
             elif kind is int:
-                if 0 <= value < 2048:
-                    number = _VARINTS[value]
+                if 0 <= value < _SMALL:
+                    out.append(numbers.get(pair) or self._learn(numbers, pair, value))
                 elif -_INT64 <= value < _INT64:
-                    number = _slow_varint(value & _UINT64)
+                    number = _long_varint(value & _UINT64)
+                    out.append(self._before_int.get((key, len(number))) or self._learn_int(key, number))
+                    out.append(number)
                 else:
                     out.append(self._whole(key, _any(value, depth)))
-                    continue
-                out.append(before_int.get((key, len(number))) or self._learn_int(key, number))
-                out.append(number)
+            elif kind is float:
+                out.append((self._doubles.get(key) or self._learn_double(key))(value))
             elif kind is bool:
-                known = self._true if value else self._false
-                out.append(known.get(key) or remember(known, key, self._whole(key, _any(value, 0))))
-            elif kind is list and (intervals := _intervals(value)):
-                out.append(self._before_list.get((key, len(value))) or self._learn_list(key, value))
-                out.append(intervals)
+                out.append(self._flags.get(pair) or self._learn(self._flags, pair, value))
+            elif kind is list and len(value) == 1 and type(word := value[0]) is str and len(word) <= _SHORT:
+                out.append(self._words.get((key, word)) or self._learn(self._words, (key, word), value))
             else:
                 out.append(self._whole(key, _any(value, depth)))
         return b"".join(out)
@@ -139,8 +127,8 @@ class Attributes:
     def _whole(self, key: str, value: bytes) -> bytes:
         return field(self._tag, _key(key) + varint(len(value)) + value)
 
-    def _learn_text(self, key: str, text: str) -> bytes:
-        return remember(self._texts, (key, text), self._whole(key, field(b"\x0a", utf8(text))))
+    def _learn(self, known: dict[Any, bytes], pair: tuple[str, Any], value: Any) -> bytes:
+        return remember(known, pair, self._whole(pair[0], _any(value, 0)))
 
     def _learn_before_text(self, key: str, text: bytes) -> bytes:
         before = self._whole(key, field(b"\x0a", text))
@@ -151,11 +139,6 @@ class Attributes:
         before = self._whole(key, b"\x21" + bytes(8))[:-8]
         pack: Callable[[float], bytes] = partial(struct.Struct(f"<{len(before)}sd").pack, before)
         return remember(self._doubles, key, pack)
-
-    def _learn_list(self, key: str, intervals: list[Any]) -> bytes:
-        size = len(intervals) * _INTERVAL
-        before = self._whole(key, field(b"\x2a", bytes(size)))[:-size]
-        return remember(self._before_list, (key, len(intervals)), before)
 
     def _learn_int(self, key: str, number: bytes) -> bytes:
         before = self._whole(key, b"\x18" + number)[: -len(number)]
@@ -170,26 +153,23 @@ def remember(known: dict[Any, _T], key: object, value: _T) -> _T:
     return value
 
 
-_START_TS: Final = field(b"\x0a", field(b"\x0a", b"start_ts") + field(b"\x12", b"\x21" + bytes(8)))[:-8]
-_END_TS: Final = field(b"\x0a", field(b"\x0a", b"end_ts") + field(b"\x12", b"\x21" + bytes(8)))[:-8]
-_PAIRS: Final = len(_START_TS) + len(_END_TS) + 16
-# An item of a list that is a mapping of two pairs.
-_BEFORE_INTERVAL: Final = bytes((0x0A, _PAIRS + 2, 0x32, _PAIRS))
-_interval: Final = struct.Struct(f"<4s{len(_START_TS)}sd{len(_END_TS)}sd").pack
-_INTERVAL: Final = 4 + _PAIRS
+# A double that stands for another one. Its bytes are in no text, for UTF-8 has no F8.
+_HOLE: Final = b"\xf8\xf8\xf8\xf8\xf8\xf8\xf8\x7f"
+HOLE: Final[float] = struct.unpack("<d", _HOLE)[0]
 
 
-def _intervals(items: list[Any]) -> bytes | None:
-    """The items of a list of a phase's intervals, by far the most frequent structure; None for any other."""
-    out = []
-    for item in items:
-        if type(item) is not dict or len(item) != 2:
-            return None
-        start, end = item.get("start_ts"), item.get("end_ts")
-        if type(start) is not float or type(end) is not float:
-            return None
-        out.append(_interval(_BEFORE_INTERVAL, _START_TS, start, _END_TS, end))
-    return b"".join(out)
+def with_holes(encoded: bytes) -> Callable[[Sequence[float]], bytes]:
+    """What writes `encoded` with numbers in the place of its HOLEs, all of them in one go."""
+    *befores, last = encoded.split(_HOLE)
+    pieces: list[Any] = [*chain.from_iterable((before, HOLE) for before in befores), last]
+    pack = struct.Struct("<" + "".join(f"{len(before)}sd" for before in befores) + f"{len(last)}s").pack
+
+    def fill(numbers: Sequence[float]) -> bytes:
+        whole = pieces[:]
+        whole[1::2] = numbers
+        return pack(*whole)
+
+    return fill
 
 
 def _any(value: Any, depth: int) -> bytes:

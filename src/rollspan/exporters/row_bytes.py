@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from binascii import unhexlify
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from rollspan import ids, semconv
 from rollspan.attributes import MAX_SPAN_ATTRIBUTES
@@ -20,7 +20,7 @@ from rollspan.record import event_attributes, root_name
 from rollspan.rows import SessionRows, with_record
 from rollspan.spandata import KIND_INTERNAL, FinishedTrace
 
-from .keyvalues import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, remember, varint
+from .keyvalues import HOLE, LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, remember, varint, with_holes
 from .span_bytes import (
     SPAN_END,
     SPAN_FLAGS,
@@ -38,6 +38,8 @@ _row_ids: Final = struct.Struct(">H16sHQHQ").pack
 _TRACE_ID, _SPAN_ID, _PARENT_ID = 0x0A10, 0x1208, 0x2208  # each a tag and a length
 _LOG_TRACE_ID, _LOG_SPAN_ID = 0x4A10, 0x5208
 
+_MOST_REMEMBERED: Final = 64  # intervals: how longer sessions go on is seldom met again
+
 
 def spans_of_rows(trace: FinishedTrace) -> list[bytes] | None:
     """The spans, root first, each behind its tag in pieces; None for a session that is not as usual."""
@@ -52,7 +54,8 @@ def spans_of_rows(trace: FinishedTrace) -> list[bytes] | None:
 def _spans(session: SessionRows, record: dict[str, Any]) -> list[bytes]:
     trace_hex, attributes, links, start, end, code, message, rows, parent_names = session
     trace_id = unhexlify(trace_hex)
-    span_ids = ids.derived_span_ids(int(trace_hex, 16), [0, *[row[0] for row in rows]])
+    refs = [0, *[row[0] for row in rows]]
+    span_ids = dict(zip(refs, ids.derived_span_ids(int(trace_hex, 16), refs), strict=True))
     fields = [
         _root_ids(_TRACE_ID, trace_id, _SPAN_ID, span_ids[0]),
         name_and_kind(semconv.ROOT_NAME, KIND_INTERNAL),
@@ -65,34 +68,33 @@ def _spans(session: SessionRows, record: dict[str, Any]) -> list[bytes]:
     fields.append(SPAN_FLAGS)
     body = b"".join(fields)
     spans = [b"\x12", varint(len(body)), body]
-    session_id = SPAN_ATTRIBUTES.encode(((semconv.SESSION_ID, attributes[semconv.SESSION_ID]),))
-    by_ref = {row[0]: span_id for row, span_id in zip(rows, span_ids[1:], strict=True)}
-    by_ref[0] = span_ids[0]
+    encode = SPAN_ATTRIBUTES.encode
+    session_id = encode(((semconv.SESSION_ID, attributes[semconv.SESSION_ID]),))
     for row, parent_name in zip(rows, parent_names, strict=True):
         ref, parent, name, kind, begun, ended, extra, code, message = row
+        named, phases = _named.get((name, kind, parent_name)) or _learn_named(name, kind, parent_name)
         fields = [
-            _row_ids(_TRACE_ID, trace_id, _SPAN_ID, by_ref[ref], _PARENT_ID, by_ref[parent]),
-            name_and_kind(name, kind),
+            _row_ids(_TRACE_ID, trace_id, _SPAN_ID, span_ids[ref], _PARENT_ID, span_ids[parent]),
+            named,
             span_times(SPAN_START, begun, SPAN_END, ended),
             session_id,
-            _phases.get((name, parent_name)) or _learn_phases(name, parent_name),
+            phases,
+            encode(extra.items()) if extra else b"",
+            status_and_message(code, message) if code or message else b"",
+            SPAN_FLAGS,
         ]
-        if extra:
-            fields.append(SPAN_ATTRIBUTES.encode(extra.items()))
-        if code or message:
-            fields.append(status_and_message(code, message))
-        fields.append(SPAN_FLAGS)
         body = b"".join(fields)
         spans += b"\x12", varint(len(body)), body
     return spans
 
 
-_phases: dict[tuple[str, str], bytes] = {}
+_named: dict[tuple[str, int, str], tuple[bytes, bytes]] = {}
 
 
-def _learn_phases(name: str, parent_name: str) -> bytes:
+def _learn_named(name: str, kind: int, parent_name: str) -> tuple[bytes, bytes]:
     pairs = ((semconv.PHASE, name), (semconv.PARENT_PHASE, parent_name))
-    return remember(_phases, (name, parent_name), SPAN_ATTRIBUTES.encode(pairs))
+    encoded = name_and_kind(name, kind), SPAN_ATTRIBUTES.encode(pairs)
+    return remember(_named, (name, kind, parent_name), encoded)
 
 
 def _root_attributes(attributes: Mapping[str, Any], record: dict[str, Any]) -> bytes:
@@ -119,15 +121,14 @@ def event_of_rows(trace: FinishedTrace) -> bytes | None:
 
 
 class _Layout:
-    """How the records that have the same fields are written: durations and stamps together, others one by one."""
+    """How the records that have the same fields are written: most numbers together, the rest one by one."""
 
     def __init__(self, to: Attributes, keys: Mapping[str, str]) -> None:
         """`keys`: by field, the attribute's."""
         self.keys = frozenset(keys.values())
         self._steps: list[Callable[[Mapping[str, Any]], bytes]] = []
-        for doubles, run in groupby(keys, lambda field: field.endswith(("_s", "_ts"))):
+        for step, run in groupby(keys, _step):
             fields = list(run)
-            step = _doubles if doubles else _others
             self._steps.append(step(to, fields, [keys[field] for field in fields]))
 
     def encode(self, record: Mapping[str, Any]) -> bytes:
@@ -145,6 +146,26 @@ def _in_event(fields: tuple[str, ...]) -> _Layout:
     return _Layout(LOG_ATTRIBUTES, {field: field for field in fields})
 
 
+_Step: TypeAlias = Callable[[Mapping[str, Any]], bytes]
+
+
+def _step(field: str) -> Callable[[Attributes, Sequence[str], Sequence[str]], _Step]:
+    """What writes such a field, and those of its kind beside it."""
+    if field.endswith(("_s", "_ts")):
+        return _doubles
+    return {"phases": _phases, "rollout_stats": _dotted, "links": _dotted}.get(field, _others)
+
+
+def _doubles(to: Attributes, fields: Sequence[str], keys: Sequence[str]) -> _Step:
+    fill, values = with_holes(to.encode([(key, HOLE) for key in keys])), _values(fields)
+    return lambda record: fill(values(record))
+
+
+def _others(to: Attributes, fields: Sequence[str], keys: Sequence[str]) -> _Step:
+    values = _values(fields)
+    return lambda record: to.encode(zip(keys, values(record), strict=True))
+
+
 def _values(fields: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     if len(fields) == 1:
         (field,) = fields
@@ -152,37 +173,29 @@ def _values(fields: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, .
     return itemgetter(*fields)
 
 
-def _doubles(
-    to: Attributes, fields: Sequence[str], keys: Sequence[str]
-) -> Callable[[Mapping[str, Any]], bytes]:
-    befores = [to.encode(((key, 0.0),))[:-8] for key in keys]
-    pack = struct.Struct("<" + "".join(f"{len(before)}sd" for before in befores)).pack
-    values = _values(fields)
-    given = list(chain.from_iterable((before, 0.0) for before in befores))
+def _dotted(to: Attributes, fields: Sequence[str], keys: Sequence[str]) -> _Step:
+    def write(record: Mapping[str, Any]) -> bytes:
+        return to.encode(
+            (f"{field}.{name}", number) for field in fields for name, number in record[field].items()
+        )
 
-    def encode(record: Mapping[str, Any]) -> bytes:
-        now = given[:]
-        now[1::2] = values(record)
-        return pack(*now)
-
-    return encode
+    return write
 
 
-def _others(
-    to: Attributes, fields: Sequence[str], keys: Sequence[str]
-) -> Callable[[Mapping[str, Any]], bytes]:
-    values = _values(fields)
-    if not _NESTED.isdisjoint(fields):
-        return lambda record: to.encode(_dotted(zip(fields, values(record), strict=True)))
-    return lambda record: to.encode(zip(keys, values(record), strict=True))
+def _phases(to: Attributes, fields: Sequence[str], keys: Sequence[str]) -> _Step:
+    def write(record: Mapping[str, Any]) -> bytes:
+        phases = record["phases"]
+        counts = tuple(map(len, phases.values()))
+        if sum(counts) > _MOST_REMEMBERED:
+            return to.encode((("phases", phases),))
+        stamps = [stamp for intervals in phases.values() for each in intervals for stamp in each.values()]
+        return _intervals(tuple(phases), counts)(stamps)
+
+    return write
 
 
-_NESTED: Final = frozenset({"rollout_stats", "links"})
-
-
-def _dotted(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    for field, value in pairs:
-        if field in _NESTED:
-            yield from ((f"{field}.{name}", number) for name, number in value.items())
-        else:
-            yield field, value
+@lru_cache(maxsize=256)
+def _intervals(names: tuple[str, ...], counts: tuple[int, ...]) -> Callable[[Sequence[float]], bytes]:
+    interval = {"start_ts": HOLE, "end_ts": HOLE}
+    phases = {name: [interval] * count for name, count in zip(names, counts, strict=True)}
+    return with_holes(LOG_ATTRIBUTES.encode((("phases", phases),)))
