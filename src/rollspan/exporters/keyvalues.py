@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 _MOST_CACHED: Final = 4096  # entries of each cache, which then starts anew
 _MOST_NESTED: Final = 32
 _SHORT: Final = 24  # of a text that is remembered whole; ids are longer, and not met again
-_SMALL: Final = 2048  # numbers that are remembered whole
+_SMALL: Final = 2048  # numbers whose form is ready
 _INT64: Final = 1 << 63
 _UINT64: Final = (1 << 64) - 1
 
@@ -76,16 +76,15 @@ class Attributes:
 
     All that stands before a value depends on its key, its type and its length alone, and there are few of
     these: so it is remembered, and a KeyValue is mostly two pieces put beside each other. Short texts, which
-    are mostly names, and small numbers are remembered whole.
+    are mostly names, are remembered whole.
     """
 
-    __slots__ = ("_before_int", "_before_text", "_doubles", "_flags", "_numbers", "_tag", "_texts", "_words")
+    __slots__ = ("_before_int", "_before_text", "_doubles", "_flags", "_tag", "_texts", "_words")
 
     def __init__(self, tag: bytes) -> None:
         self._tag = tag
         self._texts: dict[tuple[str, str], bytes] = {}
         self._before_text: dict[tuple[str, int], bytes] = {}
-        self._numbers: dict[tuple[str, int], bytes] = {}
         self._before_int: dict[tuple[str, int], bytes] = {}
         self._doubles: dict[str, Callable[[float], bytes]] = {}
         self._flags: dict[tuple[str, bool], bytes] = {}
@@ -93,7 +92,7 @@ class Attributes:
 
     def encode(self, pairs: Iterable[tuple[str, Any]], depth: int = 0) -> bytes:
         """KeyValues of these pairs."""
-        texts, numbers = self._texts, self._numbers
+        texts, before_int = self._texts, self._before_int
         out = []
         for pair in pairs:
             key, value = pair
@@ -107,13 +106,14 @@ class Attributes:
                 out.append(text)
             elif kind is int:
                 if 0 <= value < _SMALL:
-                    out.append(numbers.get(pair) or self._learn(numbers, pair, value))
+                    number = _VARINTS[value]
                 elif -_INT64 <= value < _INT64:
                     number = _long_varint(value & _UINT64)
-                    out.append(self._before_int.get((key, len(number))) or self._learn_int(key, number))
-                    out.append(number)
                 else:
                     out.append(self._whole(key, _any(value, depth)))
+                    continue
+                out.append(before_int.get((key, len(number))) or self._learn_int(key, number))
+                out.append(number)
             elif kind is float:
                 out.append((self._doubles.get(key) or self._learn_double(key))(value))
             elif kind is bool:
