@@ -73,3 +73,8 @@ class FinishedTrace:
             assert self.record is not None
             self._spans = self.rows.spans(self.record)
         return self._spans
+
+    @property
+    def span_count(self) -> int:
+        """How many spans there are, without making them."""
+        return len(self.spans) if self.rows is None else 1 + len(self.rows.rows)

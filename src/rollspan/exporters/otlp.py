@@ -157,7 +157,7 @@ class TraceExporter(_OtlpExporter):
     _signal = "traces"
 
     def _relevant(self, traces: Sequence[FinishedTrace]) -> list[FinishedTrace]:
-        return [trace for trace in traces if trace.export_spans and trace.spans]
+        return [trace for trace in traces if trace.export_spans and trace.span_count]
 
     def _encode(self, traces: list[FinishedTrace], resource: Mapping[str, AttributeValue]) -> bytes:
         return encode_spans(traces, resource)
@@ -168,10 +168,10 @@ class TraceExporter(_OtlpExporter):
         return sdk_spans(traces, resource)
 
     def _count(self, traces: list[FinishedTrace]) -> int:
-        return sum(len(trace.spans) for trace in traces)
+        return sum(trace.span_count for trace in traces)
 
     def _halves(self, traces: list[FinishedTrace]) -> list[list[FinishedTrace]]:
-        if len(traces) == 1 and len(traces[0].spans) > 1:
+        if len(traces) == 1 and traces[0].span_count > 1:
             (trace,) = traces
             middle = len(trace.spans) // 2
             halves = (trace.spans[middle:], trace.spans[:middle])
