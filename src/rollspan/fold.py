@@ -114,7 +114,7 @@ def describe_session(
     known = _known_among(tuple(attributes))
     for name, field in known.ints:
         value = attributes[name]
-        if type(value) is int and -_INT64 <= value < _INT64:
+        if _is_int64(value):
             record[field] = value
     said = attributes.get(semconv.STATUS)
     record["status"] = said if type(said) is str else status or semconv.ACCEPTED
@@ -278,7 +278,7 @@ def _generations(work: Sequence[Work], record: Record) -> None:
         for name, values in numbers:
             if name in attributes:
                 value = attributes[name]
-                if type(value) is int and -_INT64 <= value < _INT64:
+                if _is_int64(value):
                     values.append(value)
     for field, tokens in (("input_tokens", tokens_in), ("output_tokens", tokens_out)):
         if tokens:  # no backend takes more than 64 bits
@@ -291,14 +291,14 @@ def _generations(work: Sequence[Work], record: Record) -> None:
 
 def _score(value: object) -> float | str | None:
     """A reward as the record has it: a number that is not finite stands as its name."""
-    if type(value) is float and math.isfinite(value):
+    if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, str):
         return value if value in _NOT_FINITE else None
     if not isinstance(value, (int, float)):
         return None
     try:
-        return _plain_or_named(float(value))
+        return _plain_or_named(value / 1)  # not float(), of which a shape's numbers take no note
     except OverflowError:
         return None
 
@@ -339,9 +339,9 @@ def _links(attributes: Mapping[str, Any], span_links: Sequence[Link], record: Re
 
 
 def _is_int64(value: object) -> bool:
-    return type(value) is int and -_INT64 <= value < _INT64
+    return isinstance(value, int) and type(value) is not bool and -_INT64 <= value < _INT64
 
 
 def _is_scalar(value: object) -> bool:
     """Whether JSON and OTLP both carry `value` as it is."""
-    return type(value) is bool or _is_int64(value) or (type(value) is float and math.isfinite(value))
+    return type(value) is bool or _is_int64(value) or (isinstance(value, float) and math.isfinite(value))

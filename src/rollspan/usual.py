@@ -19,6 +19,7 @@ from .fold import describe_session
 from .lines import link_of
 from .record import Record
 from .rows import Row, SessionRows
+from .shapes import MOST_SPANS, folded, shape_of
 from .spandata import STATUS_ERROR, STATUS_UNSET, Link
 
 _SESSION_ID, _PHASE, _SESSION = semconv.SESSION_ID, semconv.PHASE, semconv.SESSION
@@ -28,7 +29,6 @@ _UNUSUAL: Final = frozenset("rm")
 _TELLING: Final = frozenset(
     {_SESSION_ID, _PHASE, semconv.PARENT_PHASE, semconv.LATE, semconv.FOREIGN, semconv.STATUS}
 )
-_MOST_REMEMBERED: Final = 64  # rows: how longer sessions branch is seldom met again
 
 # A named tuple's own constructor is a function in Python.
 _session_rows: Final[Callable[[tuple[Any, ...]], SessionRows]] = partial(tuple.__new__, SessionRows)
@@ -62,27 +62,41 @@ def usual_session(
     start: int = first["t"]
     end: int = last["e"]
     refs, parents, names, _, begins, ends, extras, _, _ = zip(*rows, strict=True) if rows else ((),) * 9
-    if (
-        not start <= min(begins, default=start) <= max(ends, default=end) <= end
-        or not all(map(le, begins, ends))
-        or not all(map(_TELLING.isdisjoint, extras))
-    ):
-        return None
-    branching = (_branching if len(rows) <= _MOST_REMEMBERED else _branching.__wrapped__)(
-        refs, parents, names
-    )
+    branching = (_branching if len(rows) <= MOST_SPANS else _branching.__wrapped__)(refs, parents, names)
     if branching is None:
         return None
-    work: list[Work] = sorted(zip(begins, map(neg, ends), names, refs, parents, extras, strict=True))
-    waits: list[Wait] = []
-    if branching.waits:
-        waits = sorted((begins[i], ends[i], names[i]) for i in branching.waits)
-        work = [item for item in work if item[2] not in semconv.WAITS]
-    leaves = [(begins[i], ends[i]) for i in branching.leaves]
-    status = semconv.FAILED if code == STATUS_ERROR else None
-    record = describe_session(
-        trace_hex.decode(), attributes, links, status, start, end, waits, work, leaves, 0
-    )
+
+    def fold(
+        trace_id: str,
+        attributes: Mapping[str, Any],
+        start: int,
+        end: int,
+        begins: Sequence[int],
+        ends: Sequence[int],
+        extras: Sequence[Mapping[str, Any]],
+    ) -> Record | None:
+        if (
+            not start <= min(begins, default=start) <= max(ends, default=end) <= end
+            or not all(map(le, begins, ends))
+            or not all(map(_TELLING.isdisjoint, extras))
+        ):
+            return None
+        work: list[Work] = sorted(zip(begins, map(neg, ends), names, refs, parents, extras, strict=True))
+        waits: list[Wait] = []
+        if branching.waits:
+            waits = sorted((begins[i], ends[i], names[i]) for i in branching.waits)
+            work = [item for item in work if item[2] not in semconv.WAITS]
+        leaves = [(begins[i], ends[i]) for i in branching.leaves]
+        status = semconv.FAILED if code == STATUS_ERROR else None
+        return describe_session(trace_id, attributes, links, status, start, end, waits, work, leaves, 0)
+
+    session = trace_hex.decode(), attributes, start, end, begins, ends, extras
+    if links or len(rows) > MOST_SPANS:
+        record = fold(*session)
+    else:
+        record = folded(shape_of(attributes, extras, refs, parents, names, code), fold, *session)
+    if record is None:
+        return None
     found = (trace_hex, attributes, links, start, end, code, message, rows, branching.parent_names)
     return _session_rows(found), record
 

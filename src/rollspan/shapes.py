@@ -1,0 +1,235 @@
+"""Functions that fold the sessions of one shape, each made of what `fold` did with one of them.
+
+Sessions of a job have few shapes: the same phases in the same order, the same attributes of the same types. For
+these the steps of folding are always the same, so they are written down once. A session is folded with numbers
+that note where they come from, what becomes of them, and how they compare. So there is an expression for each
+field of the record, and a condition for each turn that was taken; of both a function is made, which takes a
+fraction of the time. Where a condition does not hold it gives None, and the steps are taken one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import add, ge, gt, le, lt, neg, sub, truediv
+from typing import Any, Final, TypeAlias
+
+from . import semconv
+from .record import Record
+
+Attributes: TypeAlias = Mapping[str, Any]
+Fold: TypeAlias = Callable[
+    [str, Attributes, int, int, Sequence[int], Sequence[int], Sequence[Attributes]], Record | None
+]
+"""(trace id, root's attributes, start, end; starts, ends and attributes of the other spans) -> record"""
+
+MOST_SPANS: Final = 32  # besides the root: longer sessions seldom have a shape in common
+_MET_OFTEN: Final = 8  # sessions of a shape after which a function is worth making
+_MOST_SHAPES: Final = 512
+
+_known: dict[Any, Fold | int | None] = {}  # a function, how often the shape was met, or None: there is none
+
+
+def shape_of(attributes: Attributes, extras: Sequence[Attributes], *others: Any) -> Any:
+    """What the sessions have in common that the same function may fold."""
+    types = [(*extra, *map(type, extra.values())) for extra in extras]
+    return (*others, *attributes, *map(type, attributes.values()), *types)
+
+
+def folded(shape: Any, fold: Fold, *session: Any) -> Record | None:
+    """What `fold` makes of `session`, which are arguments for it."""
+    known = _known.get(shape, 0)
+    if callable(known):
+        record = known(*session)
+        return fold(*session) if record is None else record
+    if known is not None:
+        if len(_known) >= _MOST_SHAPES:
+            _known.clear()
+        _known[shape] = known + 1 if known < _MET_OFTEN else _made(fold, *session)
+    return fold(*session)
+
+
+class _NotTraceableError(Exception):
+    """Something was done with a value that leaves no note."""
+
+
+class _Int(int):
+    """A number that notes what is done with it."""
+
+    source: str
+    conditions: dict[str, None]
+
+    __hash__ = int.__hash__
+
+
+class _Float(float):
+    source: str
+    conditions: dict[str, None]
+
+    __hash__ = float.__hash__
+
+
+_Noting: TypeAlias = _Int | _Float
+
+
+def _noting(value: float, source: str, conditions: dict[str, None]) -> _Noting:
+    made: _Noting = _Int(value) if isinstance(value, int) else _Float(value)
+    made.source, made.conditions = source, conditions
+    return made
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, int) else float(value)
+
+
+def _source(value: Any) -> str:
+    return value.source if isinstance(value, _Int | _Float) else repr(value)
+
+
+def _operation(sign: str, do: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Any, Any], Any]:
+    def operate(self: _Noting, other: Any) -> Any:
+        if not isinstance(other, int | float):
+            return NotImplemented
+        if sign == "+" and type(other) is int and other == 0:  # where `sum` begins
+            return self
+        a, b = (other, self) if swapped else (self, other)
+        return _noting(do(_plain(a), _plain(b)), f"({_source(a)} {sign} {_source(b)})", self.conditions)
+
+    return operate
+
+
+def _note(conditions: dict[str, None], a: str, sign: str, b: str) -> None:
+    """Add a condition, unless another says as much; those that it says as much as go."""
+    if sign in (">", ">="):
+        a, sign, b = b, sign.replace(">", "<"), a
+    if sign in ("<=", "!=") and f"{a} < {b}" in conditions:
+        return
+    if sign == "!=" and f"{b} < {a}" in conditions:
+        return
+    if sign == "<":
+        for weaker in (f"{a} <= {b}", f"{a} != {b}", f"{b} != {a}"):
+            conditions.pop(weaker, None)
+    conditions[f"{a} {sign} {b}"] = None
+
+
+def _comparison(sign: str, opposite: str, do: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
+    def compare(self: _Noting, other: Any) -> Any:
+        if not isinstance(other, int | float):
+            return NotImplemented
+        holds = do(_plain(self), _plain(other))
+        a, b = _source(self), _source(other)
+        if a != b:
+            _note(self.conditions, a, sign if holds else opposite, b)
+        return holds
+
+    return compare
+
+
+def _negated(self: _Noting) -> _Noting:
+    source = self.source
+    twice = source.startswith("-")  # as nothing else does
+    return _noting(neg(_plain(self)), source[1:] if twice else f"-{source}", self.conditions)
+
+
+for _kind in (_Int, _Float):
+    for _name, _sign, _do in (("add", "+", add), ("sub", "-", sub), ("truediv", "/", truediv)):
+        setattr(_kind, f"__{_name}__", _operation(_sign, _do, swapped=False))
+        setattr(_kind, f"__r{_name}__", _operation(_sign, _do, swapped=True))
+    for _name, _sign, _opposite, _test in (
+        ("lt", "<", ">=", lt),
+        ("le", "<=", ">", le),
+        ("gt", ">", "<=", gt),
+        ("ge", ">=", "<", ge),
+        ("eq", "==", "!=", lambda a, b: a == b),
+        ("ne", "!=", "==", lambda a, b: a != b),
+    ):
+        setattr(_kind, f"__{_name}__", _comparison(_sign, _opposite, _test))
+    _kind.__neg__ = _negated  # type: ignore[assignment, method-assign]
+
+
+class _Notes:
+    """What is learnt while a session is folded."""
+
+    def __init__(self) -> None:
+        self.conditions: dict[str, None] = {}
+        self._texts: dict[str, str] = {}
+
+    def noting(self, value: Any, source: str) -> Any:
+        """`value` so that it can be found again in the record."""
+        if isinstance(value, bool):
+            self.conditions[f"{source} is {value}"] = None
+        elif isinstance(value, int | float):
+            return _noting(value, source, self.conditions)
+        elif isinstance(value, str):
+            self.conditions[source] = None  # it is not empty
+            mark = f"\0{source}"
+            self._texts[mark] = source
+            return mark
+        return value
+
+    def attributes(self, given: Attributes, prefix: str) -> dict[str, Any]:
+        if type(given.get(semconv.REWARD_SCORE)) is str or "" in given.values():
+            raise _NotTraceableError  # what the text says makes a difference
+        return {name: self.noting(value, f"{prefix}{i}") for i, (name, value) in enumerate(given.items())}
+
+    def expression(self, value: Any) -> str:
+        """What makes the same value of another session of the shape."""
+        if isinstance(value, _Int | _Float):
+            return value.source
+        if isinstance(value, str):
+            return self._texts.get(value) or repr(value)
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{k!r}: {self.expression(v)}" for k, v in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(map(self.expression, value)) + "]"
+        if isinstance(value, int):
+            return repr(value)
+        raise _NotTraceableError
+
+
+def _made(
+    fold: Fold,
+    trace_id: str,
+    root: Attributes,
+    start: int,
+    end: int,
+    starts: Sequence[int],
+    ends: Sequence[int],
+    extras: Sequence[Attributes],
+) -> Fold | None:
+    notes = _Notes()
+    try:
+        record = fold(
+            notes.noting(trace_id, "trace_id"),
+            notes.attributes(root, "r"),
+            notes.noting(start, "start"),
+            notes.noting(end, "end"),
+            tuple(notes.noting(at, f"b{i}") for i, at in enumerate(starts)),
+            tuple(notes.noting(at, f"e{i}") for i, at in enumerate(ends)),
+            tuple(notes.attributes(extra, f"x{i}_") for i, extra in enumerate(extras)),
+        )
+        if record is None:
+            return None
+        expression = notes.expression(record)
+    except _NotTraceableError:
+        return None
+    names = {"root.values()": len(root), "starts": len(starts), "ends": len(ends)}
+    names |= {f"extras[{i}].values()": len(extra) for i, extra in enumerate(extras)}
+    prefixes = ("r", "b", "e", *(f"x{i}_" for i in range(len(extras))))
+    lines = [
+        f"    {', '.join(f'{prefix}{i}' for i in range(count))}, = {values}"
+        for prefix, (values, count) in zip(prefixes, names.items(), strict=True)
+        if count
+    ]
+    text = "\n".join(
+        (
+            "def fold(trace_id, root, start, end, starts, ends, extras):",
+            *lines,
+            f"    if not ({' and '.join(notes.conditions)}):",
+            "        return None",
+            f"    return {expression}",
+        )
+    )
+    found: dict[str, Any] = {}
+    exec(compile(text, "<fold of a shape>", "exec"), found)
+    made: Fold = found["fold"]
+    return made
