@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from . import ids, semconv
 from .attributes import MAX_SPAN_ATTRIBUTES
 from .record import Record, root_attributes
+from .shapes import Shape
 from .spandata import KIND_INTERNAL, Link, SpanData
 
 Row = Sequence[Any]
@@ -21,7 +22,8 @@ Row = Sequence[Any]
 class SessionRows(NamedTuple):
     """The spans of a usual session: the root's fields, and a row for each of the others.
 
-    `parent_names` has for each row the name of the phase around it. Nothing of it is changed later.
+    `parent_names` has for each row the name of the phase around it; `shape` is there where sessions like this one
+    were met before. Nothing of it is changed later.
     """
 
     trace_hex: bytes
@@ -33,10 +35,11 @@ class SessionRows(NamedTuple):
     message: str
     rows: Sequence[Row]
     parent_names: Sequence[str]
+    shape: Shape | None
 
     def spans(self, record: Record) -> list[SpanData]:
         """All of it in the one plain form, root first; the root repeats what stands in `record`."""
-        trace_hex, attributes, links, start, end, code, message, rows, parent_names = self
+        trace_hex, attributes, links, start, end, code, message, rows, parent_names, _ = self
         trace = int(trace_hex, 16)
         root_id = ids.derived_span_id(trace, 0)
         on_root = with_record(attributes, record)

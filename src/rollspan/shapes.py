@@ -26,26 +26,39 @@ MOST_SPANS: Final = 32  # besides the root: longer sessions seldom have a shape 
 _MET_OFTEN: Final = 8  # sessions of a shape after which a function is worth making
 _MOST_SHAPES: Final = 512
 
-_known: dict[Any, Fold | int | None] = {}  # a function, how often the shape was met, or None: there is none
+
+class Shape:
+    """What is made for the sessions of one shape: `fold`, and what exporters make besides, by their own names."""
+
+    __slots__ = ("fold", "made")
+
+    def __init__(self, fold: Fold) -> None:
+        self.fold = fold
+        self.made: dict[str, Any] = {}
 
 
-def shape_of(attributes: Attributes, extras: Sequence[Attributes], *others: Any) -> Any:
+_known: dict[Any, Shape | int | None] = {}
+"""By what sessions have in common: their shape, how often they were met, or None where no function can be made."""
+
+
+def in_common(attributes: Attributes, extras: Sequence[Attributes], *others: Any) -> Any:
     """What the sessions have in common that the same function may fold."""
     types = [(*extra, *map(type, extra.values())) for extra in extras]
     return (*others, *attributes, *map(type, attributes.values()), *types)
 
 
-def folded(shape: Any, fold: Fold, *session: Any) -> Record | None:
-    """What `fold` makes of `session`, which are arguments for it."""
-    known = _known.get(shape, 0)
-    if callable(known):
-        record = known(*session)
-        return fold(*session) if record is None else record
-    if known is not None:
+def folded(common: Any, fold: Fold, *session: Any) -> tuple[Record | None, Shape | None]:
+    """What `fold` makes of `session`, which are arguments for it; and the shape, where that has a function."""
+    known = _known.get(common, 0)
+    if isinstance(known, Shape):
+        record = known.fold(*session)
+        if record is not None:
+            return record, known
+    elif isinstance(known, int):
         if len(_known) >= _MOST_SHAPES:
             _known.clear()
-        _known[shape] = known + 1 if known < _MET_OFTEN else _made(fold, *session)
-    return fold(*session)
+        _known[common] = known + 1 if known < _MET_OFTEN else _made(fold, *session)
+    return fold(*session), None
 
 
 class _NotTraceableError(Exception):
@@ -195,7 +208,7 @@ def _made(
     starts: Sequence[int],
     ends: Sequence[int],
     extras: Sequence[Attributes],
-) -> Fold | None:
+) -> Shape | None:
     notes = _Notes()
     try:
         record = fold(
@@ -231,5 +244,4 @@ def _made(
     )
     found: dict[str, Any] = {}
     exec(compile(text, "<fold of a shape>", "exec"), found)
-    made: Fold = found["fold"]
-    return made
+    return Shape(found["fold"])

@@ -19,7 +19,7 @@ from .fold import describe_session
 from .lines import link_of
 from .record import Record
 from .rows import Row, SessionRows
-from .shapes import MOST_SPANS, folded, shape_of
+from .shapes import MOST_SPANS, folded, in_common
 from .spandata import STATUS_ERROR, STATUS_UNSET, Link
 
 _SESSION_ID, _PHASE, _SESSION = semconv.SESSION_ID, semconv.PHASE, semconv.SESSION
@@ -61,7 +61,9 @@ def usual_session(
         return None
     start: int = first["t"]
     end: int = last["e"]
-    refs, parents, names, _, begins, ends, extras, _, _ = zip(*rows, strict=True) if rows else ((),) * 9
+    refs, parents, names, kinds, begins, ends, extras, codes, messages = (
+        zip(*rows, strict=True) if rows else ((),) * 9
+    )
     branching = (_branching if len(rows) <= MOST_SPANS else _branching.__wrapped__)(refs, parents, names)
     if branching is None:
         return None
@@ -91,13 +93,15 @@ def usual_session(
         return describe_session(trace_id, attributes, links, status, start, end, waits, work, leaves, 0)
 
     session = trace_hex.decode(), attributes, start, end, begins, ends, extras
+    shape = None
     if links or len(rows) > MOST_SPANS:
         record = fold(*session)
     else:
-        record = folded(shape_of(attributes, extras, refs, parents, names, code), fold, *session)
+        others = refs, parents, names, kinds, codes, messages, code, message
+        record, shape = folded(in_common(attributes, extras, *others), fold, *session)
     if record is None:
         return None
-    found = (trace_hex, attributes, links, start, end, code, message, rows, branching.parent_names)
+    found = (trace_hex, attributes, links, start, end, code, message, rows, branching.parent_names, shape)
     return _session_rows(found), record
 
 

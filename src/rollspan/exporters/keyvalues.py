@@ -30,12 +30,12 @@ def _long_varint(number: int) -> bytes:
     return bytes((number & 0x7F | 0x80,)) + _long_varint(number >> 7)
 
 
-_VARINTS: Final = tuple(map(_long_varint, range(_SMALL)))
+small_numbers: Final = tuple(map(_long_varint, range(_SMALL)))
 
 
 def varint(number: int) -> bytes:
     """A number as protobuf writes it."""
-    return _VARINTS[number] if number < _SMALL else _long_varint(number)
+    return small_numbers[number] if number < _SMALL else _long_varint(number)
 
 
 def field(tag: bytes, body: bytes) -> bytes:
@@ -106,7 +106,7 @@ class Attributes:
                 out.append(text)
             elif kind is int:
                 if 0 <= value < _SMALL:
-                    number = _VARINTS[value]
+                    number = small_numbers[value]
                 elif -_INT64 <= value < _INT64:
                     number = _long_varint(value & _UINT64)
                 else:

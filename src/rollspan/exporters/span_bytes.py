@@ -31,7 +31,6 @@ _SAMPLED: Final = 1
 _SEVERITY_INFO: Final = 9
 
 span_times: Final = struct.Struct("<BQBQ").pack
-event_ids: Final = struct.Struct(">H16sHQ").pack
 _fixed64: Final = struct.Struct("<BQ").pack
 
 SPAN_START, SPAN_END = 0x39, 0x41
@@ -63,13 +62,13 @@ def status_and_message(status: int, message: str) -> bytes:
 def span_bytes(span: SpanData) -> bytes:
     """The span, behind its tag."""
     try:
-        body = b"".join(_span_fields(span))
+        return field(b"\x12", span_body(span))
     except (OverflowError, struct.error, IndexError, TypeError):
-        body = b"".join(_span_fields(_within_bounds(span)))
-    return b"\x12" + varint(len(body)) + body
+        return field(b"\x12", span_body(_within_bounds(span)))
 
 
-def _span_fields(span: SpanData) -> list[bytes]:
+def span_body(span: SpanData) -> bytes:
+    """The span. Raises for a number that OTLP cannot hold."""
     trace_id, span_id, parent_id, name, kind, start, end, attributes, status, message, links = span
     fields = [
         b"\x0a\x10",
@@ -85,7 +84,7 @@ def _span_fields(span: SpanData) -> list[bytes]:
     if status or message:
         fields.append(status_and_message(status, message))
     fields.append(SPAN_FLAGS)
-    return fields
+    return b"".join(fields)
 
 
 def link_bytes(link: Link) -> bytes:
@@ -129,20 +128,24 @@ def event_bytes(trace: FinishedTrace, record: dict[str, Any]) -> bytes:
             0 <= root.trace_id < 1 << 128 and 0 <= root.span_id <= _UINT64 and 0 <= root.end_ns <= _UINT64
         ):
             root = _within_bounds(root)
-        ids = event_ids(0x4A10, root.trace_id.to_bytes(16, "big"), 0x5208, root.span_id)
+        ids = log_ids(root.trace_id.to_bytes(16, "big"), root.span_id)
         end = root.end_ns
     end = end or _end_of(record)
     attributes = LOG_ATTRIBUTES.encode(event_attributes(record).items())
-    return event_around(attributes, ids, end, sampled=trace.export_spans)
+    return field(b"\x12", event_body(attributes, ids, end, sampled=trace.export_spans))
 
 
-def event_around(attributes: bytes, ids: bytes, end: int, *, sampled: bool) -> bytes:
-    """The event with these attributes, behind its tag."""
+def log_ids(trace_id: bytes, span_id: int) -> bytes:
+    """What points from an event to its session's root."""
+    return b"\x4a\x10" + trace_id + b"\x52\x08" + span_id.to_bytes(8, "big")
+
+
+def event_body(attributes: bytes, ids: bytes, end: int, *, sampled: bool) -> bytes:
+    """The event with these attributes."""
     flags = _LOG_FLAGS if sampled else b""
     # The moment of observation would differ in a repetition, so it is that of the event itself.
     first, last = (_fixed64(_LOG_TIME, end), _fixed64(_LOG_OBSERVED, end)) if end else (b"", b"")
-    body = b"".join((first, _LOG_SEVERITY, attributes, flags, ids, last, _EVENT_NAME))
-    return b"\x12" + varint(len(body)) + body
+    return b"".join((first, _LOG_SEVERITY, attributes, flags, ids, last, _EVENT_NAME))
 
 
 _EVENT_NAME: Final = field(b"\x62", semconv.RECORD_EVENT_NAME.encode())

@@ -1,0 +1,271 @@
+"""The spans and the event of sessions of one shape as protobuf bytes, by functions made for the shape.
+
+The bytes of two such sessions differ in ids, times, numbers and texts alone. So one of them is written by
+`span_bytes` with marks in the place of these, and cut at the marks. What lies between them is the same for all
+of the shape. A function is made that puts the values of another session there.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from binascii import unhexlify
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from rollspan import ids, semconv
+from rollspan.record import event_attributes
+from rollspan.rows import SessionRows, with_record
+from rollspan.spandata import KIND_INTERNAL, FinishedTrace, SpanData
+
+from .keyvalues import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, small_numbers, varint
+from .span_bytes import event_body, log_ids, span_body
+
+_ARGUMENTS: Final = "(trace_hex, root, start, end, rows, record)"
+_MOST_TEXTS: Final = 1024
+_SHORT: Final = 24  # a text's bytes; longer ones are seldom met again
+
+
+def spans_of_shape(trace: FinishedTrace) -> bytes | None:
+    """The spans, root first, each behind its tag; None for a session without a shape."""
+    return _written(trace, "spans", _spans)
+
+
+def event_of_shape(trace: FinishedTrace) -> bytes | None:
+    """The record's event, behind its tag; None for a session without a shape, or without spans to point to."""
+    return _written(trace, "event", _event) if trace.export_spans else None
+
+
+def _written(
+    trace: FinishedTrace, name: str, make: Callable[[SessionRows, dict[str, Any]], Any]
+) -> bytes | None:
+    session, record = trace.rows, trace.record
+    if session is None or session.shape is None or record is None:
+        return None
+    made = session.shape.made
+    write = made.get(name) or made.setdefault(name, make(session, record))
+    try:
+        written: bytes = write(
+            session.trace_hex, session.attributes, session.start, session.end, session.rows, record
+        )
+    except struct.error:  # a number that OTLP cannot hold
+        return None
+    return written
+
+
+class _Value(NamedTuple):
+    """A value of the session that the function is made of, and the expression for that of another one."""
+
+    value: Any
+    expression: str
+
+
+class _Function:
+    """Source of a function that returns bytes."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Any] = {
+            "derived_span_ids": ids.derived_span_ids,
+            "numbers": small_numbers,
+            "unhexlify": unhexlify,
+            "varint": varint,
+        }
+        self._lines = ["trace_id = unhexlify(trace_hex)"]
+        self._marks: dict[bytes, tuple[str, str]] = {}
+        self._pieces: dict[tuple[Attributes, str, str], str] = {}
+        self._out: list[str] = []
+
+    def unpack(self, prefix: str, count: int, values: str) -> None:
+        """Give names to the values of an expression: the prefix and their numbers."""
+        if count:
+            self._lines.append(f"{', '.join(f'{prefix}{n}' for n in range(count))}, = {values}")
+
+    def unpack_row(self, n: int, count: int) -> None:
+        """Name what differs in row `n`, which has `count` attributes of its own."""
+        self._lines.append(f"_, _, _, _, b{n}, e{n}, x{n}, _, _ = rows[{n}]")
+        self.unpack(f"x{n}_", count, f"x{n}.values()")
+
+    def span_ids(self, refs: Sequence[int]) -> None:
+        """Name the ids of these spans i0, i1 and so on."""
+        self.unpack("i", len(refs), f"derived_span_ids(int(trace_hex, 16), {refs})")
+        self._lines += [f"i{n} = i{n}.to_bytes(8, 'big')" for n in range(len(refs))]
+
+    def _name(self, thing: Any) -> str:
+        name = f"c{len(self._names)}"
+        self._names[name] = thing
+        return name
+
+    # Marks.
+
+    def number(self, code: str, expression: str) -> int:
+        """A number that marks the place of another one, which `struct` writes by `code` (8s: most significant first)."""
+        mark = 0x7FF8_F8F8_F8F8_0000 + len(self._marks)  # a double that is no number; F8 is in no text
+        self._marks[mark.to_bytes(8, "big" if code == "8s" else "little")] = code, expression
+        return mark
+
+    def double(self, expression: str) -> float:
+        mark: float = struct.unpack("<d", struct.pack("<Q", self.number("d", expression)))[0]
+        return mark
+
+    def trace_id(self) -> int:
+        mark = 0xF8F8_F8F8_F8F8_F8F8_F8F8_F8F8_F8F8_F8F8
+        self._marks[mark.to_bytes(16, "big")] = "16s", "trace_id"
+        return mark
+
+    def attributes(self, to: Attributes, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Attributes with marks in the place of those of their values that differ from session to session."""
+        return dict(self._attribute(to, key, value) for key, value in given.items())
+
+    def _attribute(self, to: Attributes, key: str, value: Any) -> tuple[str, Any]:
+        if not isinstance(value, _Value):
+            return key, self._within(value)
+        if isinstance(value.value, float | bool):  # functions are for one of both flags
+            return key, self._within(value)
+        mark = f"\0{len(self._marks)}"
+        self._marks[to.encode(((mark, True),))] = "", self._piece(to, key, value)
+        return mark, True
+
+    def _within(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._within(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._within(item) for item in value]
+        if isinstance(value, _Value):
+            return self.double(value.expression) if isinstance(value.value, float) else value.value
+        return value
+
+    def _piece(self, to: Attributes, key: str, value: _Value) -> str:
+        """The variable with the KeyValue."""
+        sample, expression = value
+        known = self._pieces.get((to, key, expression))
+        if known is not None:
+            return known
+        name = self._pieces[to, key, expression] = f"p{len(self._pieces)}"
+        x, whole = expression, f"{self._name(to.encode)}((({key!r}, {expression}),))"
+        if isinstance(sample, str) and len(sample) <= _SHORT:
+            made = f"{self._name(_Texts(to, key))}[{x}]"
+        elif isinstance(sample, str) and sample.isascii():
+            before = to.encode(((key, sample),))[: -len(sample)]
+            made = f"{before!r} + {x}.encode() if len({x}) == {len(sample)} and {x}.isascii() else {whole}"
+        elif isinstance(sample, int):
+            befores = to.encode(((key, 0),))[:-1], to.encode(((key, 128),))[:-2]
+            number = f"(numbers[{x}] if {x} < {len(small_numbers)} else bytes(({x} & 127 | 128, {x} >> 7)))"
+            made = f"{self._name(befores)}[{x} > 127] + {number} if 0 <= {x} < {1 << 14} else {whole}"
+        else:
+            made = whole
+        self._lines.append(f"{name} = {made}")
+        return name
+
+    # Bytes.
+
+    def message(self, body: bytes) -> None:
+        """Put out a message with marks, behind tag 2 and its length."""
+        parts = re.split(b"(" + b"|".join(map(re.escape, self._marks)) + b")", body)
+        name = f"m{len(self._out)}"
+        self._lines.append(f"{name} = b''.join(({', '.join(self._beside(parts))},))")
+        self._out.append(f"b'\\x12', varint(len({name})), {name}")
+
+    def _beside(self, parts: Sequence[bytes]) -> Iterator[str]:
+        """Expressions for the parts: all of fixed size that lies together is packed in one go."""
+        codes: list[str] = []
+        values: list[str] = []
+        for part in [*parts, b""]:
+            code, value = self._marks.get(part, (f"{len(part)}s", repr(part)))
+            if part and code:
+                codes.append(code)
+                values.append(value)
+                continue
+            if codes:
+                yield f"{self._name(struct.Struct('<' + ''.join(codes)).pack)}({', '.join(values)})"
+                codes, values = [], []
+            if part:
+                yield value
+
+    def made(self) -> Callable[..., bytes]:
+        """The function."""
+        body = "\n    ".join((*self._lines, f"return b''.join(({', '.join(self._out)},))"))
+        exec(compile(f"def write{_ARGUMENTS}:\n    {body}", "<bytes of a shape>", "exec"), self._names)
+        made: Callable[..., bytes] = self._names["write"]
+        return made
+
+
+class _Texts(dict[str, bytes]):
+    """KeyValues of one key by their text, made when they are first met."""
+
+    def __init__(self, to: Attributes, key: str) -> None:
+        self._to, self._key = to, key
+
+    def __missing__(self, text: str) -> bytes:
+        written = self._to.encode(((self._key, text),))
+        if len(self) >= _MOST_TEXTS:
+            self.clear()
+        if len(text) <= _SHORT:
+            self[text] = written
+        return written
+
+
+def _values(given: Any, expression: str) -> Any:
+    """`given` with all that is in it as `_Value`s."""
+    if isinstance(given, dict):
+        return {key: _values(item, f"{expression}[{key!r}]") for key, item in given.items()}
+    if isinstance(given, list) and given and isinstance(given[0], dict):
+        return [_values(item, f"{expression}[{n}]") for n, item in enumerate(given)]
+    return _Value(given, expression)
+
+
+def _named(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key: _values(value, f"{prefix}{n}") for n, (key, value) in enumerate(given.items())}
+
+
+def _spans(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]:
+    function = _Function()
+    function.span_ids([0, *(row[0] for row in session.rows)])
+    function.unpack("r", len(session.attributes), "root.values()")
+    function.unpack("f", len(record), "record.values()")
+    for n, row in enumerate(session.rows):
+        function.unpack_row(n, len(row[6]))
+    root = _named(session.attributes, "r")
+
+    def span(
+        of: int, parent: int | None, name: str, kind: int, begin: str, end: str, given: Any, *rest: Any
+    ) -> None:
+        function.message(
+            span_body(
+                SpanData(
+                    function.trace_id(),
+                    function.number("8s", f"i{of}"),
+                    0 if parent is None else function.number("8s", f"i{parent}"),
+                    name,
+                    kind,
+                    function.number("Q", begin),
+                    function.number("Q", end),
+                    function.attributes(SPAN_ATTRIBUTES, given),
+                    *rest,
+                )
+            )
+        )
+
+    whole = with_record(root, _named(record, "f"))
+    span(0, None, semconv.ROOT_NAME, KIND_INTERNAL, "start", "end", whole, session.status, session.message)
+    places = {0: 0, **{row[0]: n for n, row in enumerate(session.rows, 1)}}
+    for n, (row, parent_name) in enumerate(zip(session.rows, session.parent_names, strict=True)):
+        _, parent, name, kind, _, _, extra, code, message = row
+        given = {
+            semconv.SESSION_ID: root[semconv.SESSION_ID],
+            semconv.PHASE: name,
+            semconv.PARENT_PHASE: parent_name,
+            **_named(extra, f"x{n}_"),
+        }
+        span(n + 1, places[parent], name, kind, f"b{n}", f"e{n}", given, code, message)
+    return function.made()
+
+
+def _event(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]:
+    function = _Function()
+    function.span_ids([0])
+    function.unpack("f", len(record), "record.values()")
+    given = function.attributes(LOG_ATTRIBUTES, event_attributes(_named(record, "f")))
+    of_root = function.trace_id().to_bytes(16, "big"), function.number("8s", "i0")
+    end = function.number("Q", "end")
+    function.message(event_body(LOG_ATTRIBUTES.encode(given.items()), log_ids(*of_root), end, sampled=True))
+    return function.made()

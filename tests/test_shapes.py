@@ -1,0 +1,181 @@
+"""Functions made for the sessions of one shape, beside the long way from lines to records and bytes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollspan import lines, semconv, shapes
+from rollspan.exporters.encode import encode_records, encode_spans
+from rollspan.exporters.shape_bytes import event_of_shape, spans_of_shape
+from rollspan.fold import fold_trace
+from rollspan.record import to_line
+from rollspan.rows import with_record
+from rollspan.spandata import FinishedTrace
+from rollspan.usual import usual_session
+
+from .fold_trees import Tree, trees
+from .test_usual import parts_of
+
+Parts = dict[int, dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _met_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A function is made of the first session of a shape."""
+    monkeypatch.setattr(shapes, "_MET_OFTEN", 0)
+    shapes._known.clear()
+    yield
+    shapes._known.clear()
+
+
+def assert_same(trace_hex: bytes, parts: Parts) -> bool:
+    """What the function makes is what the long way makes; whether there is a function, and it held."""
+    assembled = lines.assemble_parts(trace_hex, copy.deepcopy(parts))
+    assert assembled is not None
+    usual = usual_session(trace_hex, copy.deepcopy(parts))
+    if usual is None:
+        return False
+    rows, record = usual
+    folded = fold_trace(assembled.spans)
+    assert folded is not None
+    assert to_line(record) == to_line(folded)
+    assert repr(record) == repr(folded)
+    spans = list(assembled.spans)
+    spans[0] = spans[0]._replace(attributes=with_record(spans[0].attributes, folded))
+    short, long = FinishedTrace(None, record, True, rows), FinishedTrace(spans, folded)
+    assert encode_spans([short], {}) == encode_spans([long], {})
+    assert encode_records([short], {}) == encode_records([long], {})
+    return rows.shape is not None
+
+
+def others(value: Any) -> st.SearchStrategy[Any]:
+    """Values of the same type."""
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int):
+        return st.integers(0, 300) | st.integers(-(2**63), 2**64)
+    if isinstance(value, float):
+        return st.floats(allow_nan=False, allow_infinity=False)
+    if isinstance(value, str):
+        return st.text(max_size=40) | st.sampled_from(("NaN", "Infinity", semconv.ACCEPTED))
+    return st.just(value)
+
+
+def changed(data: st.DataObject, attributes: dict[str, Any], keep: frozenset[str]) -> dict[str, Any]:
+    return {k: v if k in keep else data.draw(others(v)) for k, v in attributes.items()}
+
+
+@given(trees(), st.data())
+def test_a_function_makes_of_another_session_what_the_long_way_makes(tree: Tree, data: st.DataObject) -> None:
+    """Made of one session, it is asked for others with other ids, times, numbers and texts."""
+    keep = frozenset({semconv.PHASE, semconv.SESSION_ID})
+    sample = parts_of(tree, 0, within=True, plain=True)
+    sample[1].pop("l", None)
+    first = int(sample[0]["t"]), int(sample[1]["e"])
+    assert_same(b"%032x" % 7, sample)
+    for number in range(8, 11):
+        other = copy.deepcopy(sample)
+        other[0]["a"] = changed(data, other[0]["a"], keep)
+        moves = (
+            st.just(0)
+            if data.draw(st.booleans())
+            else st.integers(-3, 3) | st.integers(0, first[1] - first[0])
+        )
+        for row in other[1]["s"]:
+            row[4], row[5] = row[4] + data.draw(moves), row[5] + data.draw(moves)
+            row[6] = changed(data, row[6], keep)
+        assert_same(b"%032x" % (data.draw(st.integers(0, 1 << 120)) + number), other)
+
+
+PHASES = [
+    [
+        2,
+        1,
+        "generate",
+        3,
+        1300,
+        1400,
+        {"gen_ai.usage.input_tokens": 9, "gen_ai.response.finish_reasons": ["stop"]},
+    ],
+    [3, 1, "reward", 1, 1500, 1600, {"rl.reward.score": 1}],
+    [1, 0, "execution", 1, 1200, 1700, {}],
+    [4, 0, "queue_wait", 1, 1000, 1200, {}],
+    [5, 0, "post_wait", 1, 1700, 2000, {}],
+]
+
+
+def session(number: int, **root: Any) -> Parts:
+    """A session as nearly all are, with times and numbers of its own."""
+    attributes = {
+        semconv.SESSION_ID: f"{number:032x}",
+        semconv.PHASE: semconv.SESSION,
+        semconv.REQUEST_ID: number,
+        semconv.TASK_ID: f"task-{number}",
+        semconv.STATUS: semconv.ACCEPTED,
+        semconv.CONSUMED: True,
+        semconv.STATS_PREFIX + "running": number * 3,
+        semconv.COUNTER_PREFIX + "retries": 2,
+        semconv.STEP_DISPATCH: 4,
+        **root,
+    }
+    base = 1_790_000_000_123_456_789 + number * 1_234_567
+    rows = [
+        [*row[:4], base + row[4] * 1000 + number, base + row[5] * 1000 + number, row[6], 0, ""]
+        for row in PHASES
+    ]
+    return {
+        0: {"n": 0, "t": base + 1000_000 + number, "a": attributes},
+        1: {"n": 1, "s": rows, "e": base + 2000_000 + number},
+    }
+
+
+def test_sessions_as_nearly_all_are_have_functions() -> None:
+    """Waits, phases in phases, statistics, counters and steps: a function is made, and holds for the next ones."""
+    assert not assert_same(b"%032x" % 1, session(1))
+    for number in (2, 300, 20_000, 1 << 40):
+        assert assert_same(b"%032x" % number, session(number))
+
+
+def test_what_the_function_does_not_hold_for_is_folded_step_by_step() -> None:
+    """Another order, another flag, a number beyond 64 bits, an empty text: the conditions tell."""
+    assert_same(b"%032x" % 1, session(1))
+    other_order = session(2)
+    other_order[1]["s"][1][4:6] = other_order[1]["s"][0][4:6]
+    for parts in (
+        other_order,
+        session(3, **{semconv.CONSUMED: False}),
+        session(4, **{semconv.REQUEST_ID: 1 << 63}),
+        session(5, **{semconv.SESSION_ID: ""}),
+    ):
+        assert not assert_same(b"%032x" % 9, parts)
+    assert assert_same(b"%032x" % 6, session(6))
+
+
+def test_a_text_as_reward_has_no_function() -> None:
+    """What it says makes a difference."""
+    for score in ("NaN", "x", "Infinity"):
+        assert not assert_same(b"%032x" % 1, session(1, **{semconv.REWARD_SCORE: score}))
+
+
+def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions that never have a shape in common leave little behind."""
+    monkeypatch.setattr(shapes, "_MOST_SHAPES", 4)
+    for number in range(20):
+        assert_same(b"%032x" % 1, session(1, **{f"note{number}": 1}))
+    assert len(shapes._known) <= 4
+
+
+def test_spans_that_leave_another_way_have_no_event_of_a_function() -> None:
+    """The event of a trace that is not exported says so."""
+    assert_same(b"%032x" % 1, session(1))
+    usual = usual_session(b"%032x" % 2, session(2))
+    assert usual is not None
+    rows, record = usual
+    assert event_of_shape(FinishedTrace(None, record, False, rows)) is None
+    assert spans_of_shape(FinishedTrace(None, record, True, rows)) is not None
