@@ -19,8 +19,9 @@ from rollspan.rows import with_record
 from rollspan.spandata import FinishedTrace
 from rollspan.usual import usual_session
 
-from .fold_trees import Tree, trees
-from .test_usual import parts_of
+from . import fold_trees
+
+START = 1_790_000_000_123_456_789
 
 Parts = dict[int, dict[str, Any]]
 
@@ -54,42 +55,59 @@ def assert_same(trace_hex: bytes, parts: Parts) -> bool:
     return rows.shape is not None
 
 
-def others(value: Any) -> st.SearchStrategy[Any]:
-    """Values of the same type."""
+def others(value: Any, *, tame: bool) -> st.SearchStrategy[Any]:
+    """Values of the same type; tame ones are such as a function is made for."""
     if isinstance(value, bool):
-        return st.booleans()
+        return st.just(value) if tame else st.booleans()
     if isinstance(value, int):
-        return st.integers(0, 300) | st.integers(-(2**63), 2**64)
+        return st.integers(0, 300) | st.integers(-(2**63), 2**63 - 1 if tame else 2**64)
     if isinstance(value, float):
         return st.floats(allow_nan=False, allow_infinity=False)
     if isinstance(value, str):
-        return st.text(max_size=40) | st.sampled_from(("NaN", "Infinity", semconv.ACCEPTED))
+        return st.text(min_size=int(tame), max_size=40) | st.sampled_from(
+            ("NaN", "Infinity", semconv.ACCEPTED)
+        )
     return st.just(value)
 
 
-def changed(data: st.DataObject, attributes: dict[str, Any], keep: frozenset[str]) -> dict[str, Any]:
-    return {k: v if k in keep else data.draw(others(v)) for k, v in attributes.items()}
+_ROOT_KEYS = sorted({*fold_trees._ROOT_KEYS, semconv.COUNTER_PREFIX + "a", "note"} - {semconv.SESSION_ID})
+_PHASE_KEYS = sorted({*fold_trees._OFTEN_ODD, "note"} - {semconv.LATE, semconv.PARENT_PHASE})
 
 
-@given(trees(), st.data())
-def test_a_function_makes_of_another_session_what_the_long_way_makes(tree: Tree, data: st.DataObject) -> None:
+@st.composite
+def sessions(draw: st.DrawFn) -> Parts:
+    """The lines of a session, with waits and phases in phases, in parallel too, and any attributes."""
+    rows: list[list[Any]] = []
+    for ref in range(1, draw(st.integers(1, 6))):
+        name = draw(fold_trees.names | st.sampled_from(sorted(semconv.WAITS)))
+        around = [0, *(row[0] for row in rows if row[2] not in semconv.WAITS)]
+        parent = 0 if name in semconv.WAITS else draw(st.sampled_from(around))
+        begin, end = sorted((draw(st.integers(0, 40)), draw(st.integers(0, 40))))
+        extra = draw(st.dictionaries(st.sampled_from(_PHASE_KEYS), fold_trees.values, max_size=3))
+        rows.append([ref, parent, name, 1, START + begin * 999, START + end * 999, extra, 0, ""])
+    attributes = draw(st.dictionaries(st.sampled_from(_ROOT_KEYS), fold_trees.values, max_size=6))
+    attributes |= {semconv.SESSION_ID: "mine", semconv.PHASE: semconv.SESSION}
+    return {0: {"n": 0, "t": START, "a": attributes}, 1: {"n": 1, "s": rows, "e": START + 40 * 999}}
+
+
+@given(sessions(), st.data())
+def test_a_function_makes_of_another_session_what_the_long_way_makes(
+    sample: Parts, data: st.DataObject
+) -> None:
     """Made of one session, it is asked for others with other ids, times, numbers and texts."""
-    keep = frozenset({semconv.PHASE, semconv.SESSION_ID})
-    sample = parts_of(tree, 0, within=True, plain=True)
-    sample[1].pop("l", None)
-    first = int(sample[0]["t"]), int(sample[1]["e"])
     assert_same(b"%032x" % 7, sample)
+    start, end = sample[0]["t"], sample[1]["e"]
     for number in range(8, 11):
+        tame = data.draw(st.booleans())
         other = copy.deepcopy(sample)
-        other[0]["a"] = changed(data, other[0]["a"], keep)
-        moves = (
-            st.just(0)
-            if data.draw(st.booleans())
-            else st.integers(-3, 3) | st.integers(0, first[1] - first[0])
-        )
+        for attributes in (other[0]["a"], *(row[6] for row in other[1]["s"])):
+            for key in attributes.keys() - {semconv.PHASE, semconv.SESSION_ID}:
+                attributes[key] = data.draw(others(attributes[key], tame=tame))
+        moves = st.just(0) if tame else st.integers(-3, 3) | st.integers(start - end, end - start)
+        stretch, later = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 10**9))
         for row in other[1]["s"]:
-            row[4], row[5] = row[4] + data.draw(moves), row[5] + data.draw(moves)
-            row[6] = changed(data, row[6], keep)
+            row[4:6] = [start + later + (at - start) * stretch + data.draw(moves) for at in row[4:6]]
+        other[0]["t"], other[1]["e"] = start + later, start + later + (end - start) * stretch
         assert_same(b"%032x" % (data.draw(st.integers(0, 1 << 120)) + number), other)
 
 
@@ -124,7 +142,7 @@ def session(number: int, **root: Any) -> Parts:
         semconv.STEP_DISPATCH: 4,
         **root,
     }
-    base = 1_790_000_000_123_456_789 + number * 1_234_567
+    base = START + number * 1_234_567
     rows = [
         [*row[:4], base + row[4] * 1000 + number, base + row[5] * 1000 + number, row[6], 0, ""]
         for row in PHASES
