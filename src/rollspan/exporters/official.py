@@ -42,7 +42,7 @@ def make(protocol: str, signal: str, endpoint: str | None) -> Any:
         endpoint = f"{base if '://' in base else f'http://{base}'}/v1/{signal}"
     exporter = made(endpoint=endpoint)
     if protocol == "http":
-        _prefer_own_certificate(exporter)
+        _ask_environment_once(exporter)
         _of_this_process.add(exporter)
     return exporter
 
@@ -67,23 +67,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_free_connections)
 
 
-def _prefer_own_certificate(exporter: Any) -> None:
-    """Let OTEL_EXPORTER_OTLP_CERTIFICATE count where REQUESTS_CA_BUNDLE is set as well.
+def _ask_environment_once(exporter: Any) -> None:
+    """Keep what requests reads from the environment (proxies, certificates), which it does for every request.
 
-    requests lets its own variable beat the certificate that a session was given.
+    That takes longer than the request itself. And OTEL_EXPORTER_OTLP_CERTIFICATE shall count where
+    REQUESTS_CA_BUNDLE is set as well: requests lets its own variable beat the certificate of a session.
     """
     try:
         session = exporter._client._transport._session
         merge, certificate = session.merge_environment_settings, session.verify
     except AttributeError:
         return
-    if not isinstance(certificate, str):
-        return
+    known: dict[Any, dict[str, Any]] = {}
 
-    def merge_with_certificate(url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        return merge(url, proxies, stream, certificate if verify is None else verify, cert)
+    def merge_once(url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        if verify is None and isinstance(certificate, str):
+            verify = certificate
+        if proxies or cert:
+            return merge(url, proxies, stream, verify, cert)
+        if (url, stream, verify) not in known:
+            known[url, stream, verify] = merge(url, proxies, stream, verify, cert)
+        return dict(known[url, stream, verify])
 
-    session.merge_environment_settings = merge_with_certificate
+    session.merge_environment_settings = merge_once
 
 
 class HttpParts(NamedTuple):
