@@ -1,29 +1,80 @@
 """A session's spans as its lines have them, for as long as nobody asks for more.
 
-Most sessions go out as bytes that the OTLP exporters write straight from here, so their spans are never made.
+Most sessions go out as bytes that are written straight from here, so their spans are never made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Final, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from . import ids, semconv
 from .attributes import MAX_SPAN_ATTRIBUTES
 from .record import Record, root_attributes
-from .shapes import Shape
+from .shapes import MOST_SPANS, Shape
 from .spandata import KIND_INTERNAL, Link, SpanData
 
-Row = Sequence[Any]
+Row: TypeAlias = Sequence[Any]
 """[ref, parent ref, name, kind, start, end, attributes, status, message], see `lines`."""
 
 
-class SessionRows(NamedTuple):
-    """The spans of a usual session: the root's fields, and a row for each of the others.
+class Outline:
+    """What sessions with the same phases have in common: who is below whom. Each tuple has one item a span.
 
-    `parent_names` has for each row the name of the phase around it; `shape` is there where sessions like this one
-    were met before. Nothing of it is changed later.
+    `waits` and `leaves` are the places of waits, and of phases with none below them.
+    """
+
+    __slots__ = ("codes", "kinds", "leaves", "messages", "names", "parent_names", "parents", "refs", "waits")
+
+    def __init__(
+        self,
+        refs: tuple[int, ...],
+        parents: tuple[int, ...],
+        names: tuple[str, ...],
+        kinds: tuple[int, ...],
+        codes: tuple[int, ...],
+        messages: tuple[str, ...],
+    ) -> None:
+        self.refs, self.parents, self.names = refs, parents, names
+        self.kinds, self.codes, self.messages = kinds, codes, messages
+        by_ref = {0: semconv.SESSION, **dict(zip(refs, names, strict=True))}
+        self.parent_names = tuple(by_ref[parent] for parent in parents)
+        self.waits = tuple(i for i, name in enumerate(names) if name in semconv.WAITS)
+        self.leaves = tuple(i for i, ref in enumerate(refs) if ref not in parents and i not in self.waits)
+
+    def is_usual(self) -> bool:
+        """Whether every span was written once, and is below another one; waits are below the root."""
+        if len({0, *self.refs}) != len(self.refs) + 1 or not all(type(ref) is int for ref in self.refs):
+            return False
+        for ref, parent, name, above in zip(
+            self.refs, self.parents, self.names, self.parent_names, strict=True
+        ):
+            if parent == ref or (parent and (name in semconv.WAITS or above in semconv.WAITS)):
+                return False
+        return True
+
+
+def outline_of(*columns: Any) -> Outline | None:
+    """The outline of spans with these refs, parents, names, kinds, codes and messages; None for unusual ones."""
+    return _known_outline(*columns) if len(columns[0]) <= MOST_SPANS else _outline(*columns)
+
+
+def _outline(*columns: Any) -> Outline | None:
+    try:
+        outline = Outline(*columns)
+    except KeyError:  # a parent that is not of this session
+        return None
+    return outline if outline.is_usual() else None
+
+
+_known_outline = lru_cache(maxsize=512)(_outline)
+
+
+class SessionRows(NamedTuple):
+    """The spans of a usual session: the root's fields, and of the others what its outline leaves open.
+
+    `shape` is there where sessions like this one were met before. Nothing of it is changed later.
     """
 
     trace_hex: bytes
@@ -33,50 +84,57 @@ class SessionRows(NamedTuple):
     end: int
     status: int
     message: str
-    rows: Sequence[Row]
-    parent_names: Sequence[str]
+    starts: Sequence[int]
+    ends: Sequence[int]
+    extras: Sequence[Mapping[str, Any]]
+    outline: Outline
     shape: Shape | None
 
     def spans(self, record: Record) -> list[SpanData]:
         """All of it in the one plain form, root first; the root repeats what stands in `record`."""
-        trace_hex, attributes, links, start, end, code, message, rows, parent_names, _ = self
-        trace = int(trace_hex, 16)
-        root_id = ids.derived_span_id(trace, 0)
-        on_root = with_record(attributes, record)
-        root = (
-            trace,
-            root_id,
-            0,
-            semconv.ROOT_NAME,
-            KIND_INTERNAL,
-            start,
-            end,
-            on_root,
-            code,
-            message,
-            links,
+        trace = int(self.trace_hex, 16)
+        outline = self.outline
+        refs = (0, *outline.refs)
+        span_ids = dict(zip(refs, ids.derived_span_ids(trace, refs), strict=True))
+        spans = [
+            SpanData(
+                trace,
+                span_ids[0],
+                0,
+                semconv.ROOT_NAME,
+                KIND_INTERNAL,
+                self.start,
+                self.end,
+                with_record(self.attributes, record),
+                self.status,
+                self.message,
+                self.links,
+            )
+        ]
+        common = {semconv.SESSION_ID: self.attributes[semconv.SESSION_ID]}
+        columns = (
+            outline.refs,
+            outline.parents,
+            outline.names,
+            outline.parent_names,
+            outline.kinds,
+            self.starts,
+            self.ends,
+            self.extras,
+            outline.codes,
+            outline.messages,
         )
-        spans = [_span_data(root)]
-        session_id = attributes[semconv.SESSION_ID]
-        span_ids = {row[0]: ids.derived_span_id(trace, row[0]) for row in rows}
-        span_ids[0] = root_id
-        for row, parent_name in zip(rows, parent_names, strict=True):
-            ref, parent, name, kind, begun, ended, extra, code, message = row
-            common = {
-                semconv.SESSION_ID: session_id,
-                semconv.PHASE: name,
-                semconv.PARENT_PHASE: parent_name,
-                **extra,
-            }
+        for ref, parent, name, above, kind, start, end, extra, code, message in zip(*columns, strict=True):
+            attributes = {**common, semconv.PHASE: name, semconv.PARENT_PHASE: above, **extra}
             span = (
                 trace,
                 span_ids[ref],
                 span_ids[parent],
                 name,
                 kind,
-                begun,
-                ended,
-                common,
+                start,
+                end,
+                attributes,
                 code,
                 message,
                 (),

@@ -77,4 +77,4 @@ class FinishedTrace:
     @property
     def span_count(self) -> int:
         """How many spans there are, without making them."""
-        return len(self.spans) if self.rows is None else 1 + len(self.rows.rows)
+        return len(self.spans) if self.rows is None else 1 + len(self.rows.starts)

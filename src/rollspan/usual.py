@@ -9,16 +9,16 @@ both ways come to the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from operator import le, neg
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from . import semconv
 from .durations import Wait, Work
 from .fold import describe_session
 from .lines import link_of
 from .record import Record
-from .rows import Row, SessionRows
+from .rows import Row, SessionRows, outline_of
 from .shapes import MOST_SPANS, folded, in_common
 from .spandata import STATUS_ERROR, STATUS_UNSET, Link
 
@@ -64,8 +64,8 @@ def usual_session(
     refs, parents, names, kinds, begins, ends, extras, codes, messages = (
         zip(*rows, strict=True) if rows else ((),) * 9
     )
-    branching = (_branching if len(rows) <= MOST_SPANS else _branching.__wrapped__)(refs, parents, names)
-    if branching is None:
+    outline = outline_of(refs, parents, names, kinds, codes, messages)
+    if outline is None:
         return None
 
     def fold(
@@ -85,10 +85,10 @@ def usual_session(
             return None
         work: list[Work] = sorted(zip(begins, map(neg, ends), names, refs, parents, extras, strict=True))
         waits: list[Wait] = []
-        if branching.waits:
-            waits = sorted((begins[i], ends[i], names[i]) for i in branching.waits)
+        if outline.waits:
+            waits = sorted((begins[i], ends[i], names[i]) for i in outline.waits)
             work = [item for item in work if item[2] not in semconv.WAITS]
-        leaves = [(begins[i], ends[i]) for i in branching.leaves]
+        leaves = [(begins[i], ends[i]) for i in outline.leaves]
         status = semconv.FAILED if code == STATUS_ERROR else None
         return describe_session(trace_id, attributes, links, status, start, end, waits, work, leaves, 0)
 
@@ -97,35 +97,8 @@ def usual_session(
     if links or len(rows) > MOST_SPANS:
         record = fold(*session)
     else:
-        others = refs, parents, names, kinds, codes, messages, code, message
-        record, shape = folded(in_common(attributes, extras, *others), fold, *session)
+        record, shape = folded(in_common(attributes, extras, outline, code, message), fold, *session)
     if record is None:
         return None
-    found = (trace_hex, attributes, links, start, end, code, message, rows, branching.parent_names, shape)
+    found = (trace_hex, attributes, links, start, end, code, message, begins, ends, extras, outline, shape)
     return _session_rows(found), record
-
-
-class _Branching(NamedTuple):
-    """Which of a session's spans are waits, and which have no phase below them; the phases around each."""
-
-    waits: Sequence[int]
-    leaves: Sequence[int]
-    parent_names: Sequence[str]
-
-
-@lru_cache(maxsize=256)
-def _branching(
-    refs: tuple[int | str, ...], parents: tuple[int | str, ...], names: tuple[str, ...]
-) -> _Branching | None:
-    """Sessions of a job mostly branch in a few ways; None for one that is not as usual."""
-    by_ref: dict[int | str, str] = {0: _SESSION, **dict(zip(refs, names, strict=True))}
-    if len(by_ref) != len(refs) + 1:  # a span that was written twice
-        return None
-    waits = [i for i, name in enumerate(names) if name in semconv.WAITS]
-    for ref, parent, name in zip(refs, parents, names, strict=True):
-        if type(ref) is not int or parent not in by_ref or parent == ref:
-            return None
-        if parent and (name in semconv.WAITS or by_ref[parent] in semconv.WAITS):
-            return None
-    leaves = [i for i, ref in enumerate(refs) if ref not in parents and names[i] not in semconv.WAITS]
-    return _Branching(waits, leaves, [by_ref[parent] for parent in parents])

@@ -21,7 +21,7 @@ from rollspan.spandata import KIND_INTERNAL, FinishedTrace, SpanData
 from .keyvalues import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, small_numbers, varint
 from .span_bytes import event_body, log_ids, span_body
 
-_ARGUMENTS: Final = "(trace_hex, root, start, end, rows, record)"
+_ARGUMENTS: Final = "(trace_hex, root, start, end, starts, ends, extras, record)"
 _MOST_TEXTS: Final = 1024
 _SHORT: Final = 24  # a text's bytes; longer ones are seldom met again
 
@@ -46,7 +46,14 @@ def _written(
     write = made.get(name) or made.setdefault(name, make(session, record))
     try:
         written: bytes = write(
-            session.trace_hex, session.attributes, session.start, session.end, session.rows, record
+            session.trace_hex,
+            session.attributes,
+            session.start,
+            session.end,
+            session.starts,
+            session.ends,
+            session.extras,
+            record,
         )
     except struct.error:  # a number that OTLP cannot hold
         return None
@@ -79,11 +86,6 @@ class _Function:
         """Give names to the values of an expression: the prefix and their numbers."""
         if count:
             self._lines.append(f"{', '.join(f'{prefix}{n}' for n in range(count))}, = {values}")
-
-    def unpack_row(self, n: int, count: int) -> None:
-        """Name what differs in row `n`, which has `count` attributes of its own."""
-        self._lines.append(f"_, _, _, _, b{n}, e{n}, x{n}, _, _ = rows[{n}]")
-        self.unpack(f"x{n}_", count, f"x{n}.values()")
 
     def span_ids(self, refs: Sequence[int]) -> None:
         """Name the ids of these spans i0, i1 and so on."""
@@ -219,11 +221,14 @@ def _named(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def _spans(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]:
     function = _Function()
-    function.span_ids([0, *(row[0] for row in session.rows)])
+    outline = session.outline
+    function.span_ids([0, *outline.refs])
     function.unpack("r", len(session.attributes), "root.values()")
     function.unpack("f", len(record), "record.values()")
-    for n, row in enumerate(session.rows):
-        function.unpack_row(n, len(row[6]))
+    function.unpack("b", len(session.starts), "starts")
+    function.unpack("e", len(session.ends), "ends")
+    for n, extra in enumerate(session.extras):
+        function.unpack(f"x{n}_", len(extra), f"extras[{n}].values()")
     root = _named(session.attributes, "r")
 
     def span(
@@ -247,16 +252,17 @@ def _spans(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]
 
     whole = with_record(root, _named(record, "f"))
     span(0, None, semconv.ROOT_NAME, KIND_INTERNAL, "start", "end", whole, session.status, session.message)
-    places = {0: 0, **{row[0]: n for n, row in enumerate(session.rows, 1)}}
-    for n, (row, parent_name) in enumerate(zip(session.rows, session.parent_names, strict=True)):
-        _, parent, name, kind, _, _, extra, code, message = row
+    places = {ref: n for n, ref in enumerate((0, *outline.refs))}
+    for n, extra in enumerate(session.extras):
+        name = outline.names[n]
         given = {
             semconv.SESSION_ID: root[semconv.SESSION_ID],
             semconv.PHASE: name,
-            semconv.PARENT_PHASE: parent_name,
+            semconv.PARENT_PHASE: outline.parent_names[n],
             **_named(extra, f"x{n}_"),
         }
-        span(n + 1, places[parent], name, kind, f"b{n}", f"e{n}", given, code, message)
+        parent, kind = places[outline.parents[n]], outline.kinds[n]
+        span(n + 1, parent, name, kind, f"b{n}", f"e{n}", given, outline.codes[n], outline.messages[n])
     return function.made()
 
 
