@@ -67,45 +67,42 @@ class Joiner:
         """
         finished: list[Finished] = []
         segment, offset = begins
-        open_traces = self.open
+        open_traces, live_bytes = self.open, self.live_bytes
         for line in lines.split(chunk):
             kind, trace_hex, raw, end = line
-            trace = None
-            if kind != _PASSES:
+            if kind == _PASSES:
+                placed = None
+            else:
                 trace = open_traces.get(trace_hex)
                 if trace is None:
                     trace = open_traces[trace_hex] = _OpenTrace()
                 number = raw[JSON_AT : raw.find(b",", JSON_AT)]
                 if number in trace:
-                    self._forget(trace[number])
+                    before, same = trace[number]
+                    live_bytes[before] -= len(same[2])
                 trace[number] = segment, line
-                self.live_bytes[segment] += len(raw)
+                live_bytes[segment] += len(raw)
                 if kind != _ENDS:
                     continue
                 del open_traces[trace_hex]
+                placed = trace.values()
+                first = segment
+                for where, each in placed:
+                    live_bytes[where] -= len(each[2])
+                    if where < first:
+                        first = where
+                if first < segment:
+                    self.reaching_back.append(ReachesBack(_position((segment, offset + end)), first))
             at = _position((segment, offset + end))
-            if trace is not None:
-                self._close(trace, at)
             if deliver_from is None or at > deliver_from:
-                self._add(finished, at, line, trace)
+                self._add(finished, at, line, placed)
         return finished
 
-    def _forget(self, placed: tuple[int, Line]) -> None:
-        segment, line = placed
-        self.live_bytes[segment] -= len(line[2])
-
-    def _close(self, trace: _OpenTrace, at: Position) -> None:
-        first = at[0]
-        for segment, line in trace.values():
-            self.live_bytes[segment] -= len(line[2])
-            if segment < first:
-                first = segment
-        if first < at[0]:
-            self.reaching_back.append(ReachesBack(at, first))
-
-    def _add(self, finished: list[Finished], at: Position, last: Line, trace: _OpenTrace | None) -> None:
+    def _add(
+        self, finished: list[Finished], at: Position, last: Line, placed: Iterable[tuple[int, Line]] | None
+    ) -> None:
         try:
-            whole = _pass(last) if trace is None else finish(last[1], trace.lines)
+            whole = _pass(last) if placed is None else finish(last[1], [line for _, line in placed])
         except Exception:  # noqa: BLE001 - a line of ours that cannot be read must not stop those behind it
             health.internal_error("joiner")
             return
@@ -120,7 +117,7 @@ class Joiner:
         finished: list[Finished] = []
         for place, trace in enumerate(self.open.values(), 1):
             at = Position(segment, place)
-            self._add(finished, at, trace.lines[-1], trace)
+            self._add(finished, at, trace.lines[-1], trace.values())
         self.open.clear()
         return finished
 

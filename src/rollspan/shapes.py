@@ -30,10 +30,11 @@ _MOST_SHAPES: Final = 512
 class Shape:
     """What is made for the sessions of one shape: `fold`, and what exporters make besides, by their own names."""
 
-    __slots__ = ("fold", "made")
+    __slots__ = ("fold", "made", "outline")
 
-    def __init__(self, fold: Fold) -> None:
+    def __init__(self, fold: Fold, outline: Any) -> None:
         self.fold = fold
+        self.outline = outline
         self.made: dict[str, Any] = {}
 
 
@@ -47,18 +48,20 @@ def in_common(attributes: Attributes, extras: Sequence[Attributes], *others: Any
     return (*others, *attributes, *map(type, attributes.values()), *types)
 
 
-def folded(common: Any, fold: Fold, *session: Any) -> tuple[Record | None, Shape | None]:
-    """What `fold` makes of `session`, which are arguments for it; and the shape, where that has a function."""
-    known = _known.get(common, 0)
-    if isinstance(known, Shape):
-        record = known.fold(*session)
-        if record is not None:
-            return record, known
-    elif isinstance(known, int):
+def known(common: Any) -> Shape | None:
+    """The shape of sessions that have this in common, where it has a function."""
+    found = _known.get(common)
+    return found if isinstance(found, Shape) else None
+
+
+def learn(common: Any, outline: Any, fold: Fold, *session: Any) -> None:
+    """Take note of a session that `fold` has folded; once its shape was met often, make a function of it."""
+    times = _known.get(common, 0)
+    if isinstance(times, int):
         if len(_known) >= _MOST_SHAPES:
             _known.clear()
-        _known[common] = known + 1 if known < _MET_OFTEN else _made(fold, *session)
-    return fold(*session), None
+        made = _made(fold, *session) if times >= _MET_OFTEN else None
+        _known[common] = times + 1 if times < _MET_OFTEN else made and Shape(made, outline)
 
 
 class _NotTraceableError(Exception):
@@ -208,7 +211,7 @@ def _made(
     starts: Sequence[int],
     ends: Sequence[int],
     extras: Sequence[Attributes],
-) -> Shape | None:
+) -> Fold | None:
     notes = _Notes()
     try:
         record = fold(
@@ -244,4 +247,5 @@ def _made(
     )
     found: dict[str, Any] = {}
     exec(compile(text, "<fold of a shape>", "exec"), found)
-    return Shape(found["fold"])
+    made: Fold = found["fold"]
+    return made

@@ -18,8 +18,8 @@ from .durations import Wait, Work
 from .fold import describe_session
 from .lines import link_of
 from .record import Record
-from .rows import Row, SessionRows, outline_of
-from .shapes import MOST_SPANS, folded, in_common
+from .rows import Outline, Row, SessionRows, outline_of
+from .shapes import MOST_SPANS, in_common, known, learn
 from .spandata import STATUS_ERROR, STATUS_UNSET, Link
 
 _SESSION_ID, _PHASE, _SESSION = semconv.SESSION_ID, semconv.PHASE, semconv.SESSION
@@ -64,41 +64,50 @@ def usual_session(
     refs, parents, names, kinds, begins, ends, extras, codes, messages = (
         zip(*rows, strict=True) if rows else ((),) * 9
     )
+    session = trace_hex.decode(), attributes, start, end, begins, ends, extras
+    common = None
+    if not links and len(rows) <= MOST_SPANS:
+        common = in_common(attributes, extras, refs, parents, names, kinds, codes, messages, code, message)
+        shape = known(common)
+        if shape is not None and (record := shape.fold(*session)) is not None:
+            found = attributes, (), start, end, code, message, begins, ends, extras, shape.outline, shape
+            return _session_rows((trace_hex, *found)), record
     outline = outline_of(refs, parents, names, kinds, codes, messages)
     if outline is None:
         return None
-
-    def fold(
-        trace_id: str,
-        attributes: Mapping[str, Any],
-        start: int,
-        end: int,
-        begins: Sequence[int],
-        ends: Sequence[int],
-        extras: Sequence[Mapping[str, Any]],
-    ) -> Record | None:
-        if (
-            not start <= min(begins, default=start) <= max(ends, default=end) <= end
-            or not all(map(le, begins, ends))
-            or not all(map(_TELLING.isdisjoint, extras))
-        ):
-            return None
-        work: list[Work] = sorted(zip(begins, map(neg, ends), names, refs, parents, extras, strict=True))
-        waits: list[Wait] = []
-        if outline.waits:
-            waits = sorted((begins[i], ends[i], names[i]) for i in outline.waits)
-            work = [item for item in work if item[2] not in semconv.WAITS]
-        leaves = [(begins[i], ends[i]) for i in outline.leaves]
-        status = semconv.FAILED if code == STATUS_ERROR else None
-        return describe_session(trace_id, attributes, links, status, start, end, waits, work, leaves, 0)
-
-    session = trace_hex.decode(), attributes, start, end, begins, ends, extras
-    shape = None
-    if links or len(rows) > MOST_SPANS:
-        record = fold(*session)
-    else:
-        record, shape = folded(in_common(attributes, extras, outline, code, message), fold, *session)
+    fold = partial(_fold, outline, links, semconv.FAILED if code == STATUS_ERROR else None)
+    record = fold(*session)
     if record is None:
         return None
-    found = (trace_hex, attributes, links, start, end, code, message, begins, ends, extras, outline, shape)
-    return _session_rows(found), record
+    if common is not None:
+        learn(common, outline, fold, *session)
+    whole = attributes, links, start, end, code, message, begins, ends, extras, outline, None
+    return _session_rows((trace_hex, *whole)), record
+
+
+def _fold(
+    outline: Outline,
+    links: Sequence[Link],
+    status: str | None,
+    trace_id: str,
+    attributes: Mapping[str, Any],
+    start: int,
+    end: int,
+    begins: Sequence[int],
+    ends: Sequence[int],
+    extras: Sequence[Mapping[str, Any]],
+) -> Record | None:
+    if (
+        not start <= min(begins, default=start) <= max(ends, default=end) <= end
+        or not all(map(le, begins, ends))
+        or not all(map(_TELLING.isdisjoint, extras))
+    ):
+        return None
+    refs, parents, names = outline.refs, outline.parents, outline.names
+    work: list[Work] = sorted(zip(begins, map(neg, ends), names, refs, parents, extras, strict=True))
+    waits: list[Wait] = []
+    if outline.waits:
+        waits = sorted((begins[i], ends[i], names[i]) for i in outline.waits)
+        work = [item for item in work if item[2] not in semconv.WAITS]
+    leaves = [(begins[i], ends[i]) for i in outline.leaves]
+    return describe_session(trace_id, attributes, links, status, start, end, waits, work, leaves, 0)
