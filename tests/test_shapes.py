@@ -87,7 +87,11 @@ def sessions(draw: st.DrawFn) -> Parts:
         rows.append([ref, parent, name, 1, START + begin * 999, START + end * 999, extra, 0, ""])
     attributes = draw(st.dictionaries(st.sampled_from(_ROOT_KEYS), fold_trees.values, max_size=6))
     attributes |= {semconv.SESSION_ID: "mine", semconv.PHASE: semconv.SESSION}
-    return {0: {"n": 0, "t": START, "a": attributes}, 1: {"n": 1, "s": rows, "e": START + 40 * 999}}
+    kinds = st.sampled_from((semconv.LINK_DISPATCH, semconv.LINK_CONSUME))
+    steps = st.fixed_dictionaries({semconv.LINK_KIND: kinds}, optional={semconv.STEP: fold_trees.values})
+    links = [[f"{9:032x}", f"{8:016x}", step] for step in draw(st.lists(steps, max_size=2))]
+    last = {"n": 1, "s": rows, "e": START + 40 * 999, **({"l": links} if links else {})}
+    return {0: {"n": 0, "t": START, "a": attributes}, 1: last}
 
 
 @given(sessions(), st.data())
@@ -100,8 +104,9 @@ def test_a_function_makes_of_another_session_what_the_long_way_makes(
     for number in range(8, 11):
         tame = data.draw(st.booleans())
         other = copy.deepcopy(sample)
-        for attributes in (other[0]["a"], *(row[6] for row in other[1]["s"])):
-            for key in attributes.keys() - {semconv.PHASE, semconv.SESSION_ID}:
+        links = [link[2] for link in other[1].get("l", ())]
+        for attributes in (other[0]["a"], *(row[6] for row in other[1]["s"]), *links):
+            for key in attributes.keys() - {semconv.PHASE, semconv.SESSION_ID, semconv.LINK_KIND}:
                 attributes[key] = data.draw(others(attributes[key], tame=tame))
         moves = st.just(0) if tame else st.integers(-3, 3) | st.integers(start - end, end - start)
         stretch, later = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 10**9))
@@ -143,13 +148,15 @@ def session(number: int, **root: Any) -> Parts:
         **root,
     }
     base = START + number * 1_234_567
+    to_step = {semconv.LINK_KIND: semconv.LINK_DISPATCH, semconv.STEP: 4}
+    dispatch = [f"{number + 5:032x}", f"{number:016x}", to_step]
     rows = [
         [*row[:4], base + row[4] * 1000 + number, base + row[5] * 1000 + number, row[6], 0, ""]
         for row in PHASES
     ]
     return {
         0: {"n": 0, "t": base + 1000_000 + number, "a": attributes},
-        1: {"n": 1, "s": rows, "e": base + 2000_000 + number},
+        1: {"n": 1, "s": rows, "l": [dispatch], "e": base + 2000_000 + number},
     }
 
 

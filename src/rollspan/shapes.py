@@ -10,17 +10,19 @@ fraction of the time. Where a condition does not hold it gives None, and the ste
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import add, ge, gt, le, lt, neg, sub, truediv
+from operator import add, eq, ge, gt, le, lt, ne, sub, truediv
 from typing import Any, Final, TypeAlias
 
 from . import semconv
 from .record import Record
+from .spandata import Link
 
 Attributes: TypeAlias = Mapping[str, Any]
 Fold: TypeAlias = Callable[
-    [str, Attributes, int, int, Sequence[int], Sequence[int], Sequence[Attributes]], Record | None
+    [str, Attributes, Sequence[Link], int, int, Sequence[int], Sequence[int], Sequence[Attributes]],
+    Record | None,
 ]
-"""(trace id, root's attributes, start, end; starts, ends and attributes of the other spans) -> record"""
+"""(trace id, root's attributes, links, start, end; starts, ends and attributes of the other spans) -> record"""
 
 MOST_SPANS: Final = 32  # besides the root: longer sessions seldom have a shape in common
 _MET_OFTEN: Final = 8  # sessions of a shape after which a function is worth making
@@ -42,9 +44,14 @@ _known: dict[Any, Shape | int | None] = {}
 """By what sessions have in common: their shape, how often they were met, or None where no function can be made."""
 
 
-def in_common(attributes: Attributes, extras: Sequence[Attributes], *others: Any) -> Any:
+def in_common(
+    attributes: Attributes, links: Sequence[Link], extras: Sequence[Attributes], *others: Any
+) -> tuple[Any, ...]:
     """What the sessions have in common that the same function may fold."""
     types = [(*extra, *map(type, extra.values())) for extra in extras]
+    if links:
+        types += [(str(to.get(semconv.LINK_KIND)), *to, *map(type, to.values())) for _, _, to in links]
+        types.append((len(links),))
     return (*others, *attributes, *map(type, attributes.values()), *types)
 
 
@@ -94,7 +101,7 @@ def _noting(value: float, source: str, conditions: dict[str, None]) -> _Noting:
 
 
 def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, int) else float(value)
+    return +value  # of which no note is taken
 
 
 def _source(value: Any) -> str:
@@ -143,10 +150,39 @@ def _comparison(sign: str, opposite: str, do: Callable[[Any, Any], bool]) -> Cal
 def _negated(self: _Noting) -> _Noting:
     source = self.source
     twice = source.startswith("-")  # as nothing else does
-    return _noting(neg(_plain(self)), source[1:] if twice else f"-{source}", self.conditions)
+    return _noting(-_plain(self), source[1:] if twice else f"-{source}", self.conditions)
 
+
+def _is_true(self: _Noting) -> bool:
+    return bool(self != 0)
+
+
+def _unnoted(self: _Noting, *others: Any) -> Any:
+    raise _NotTraceableError
+
+
+_UNNOTED: Final = (
+    *(
+        "mul",
+        "rmul",
+        "floordiv",
+        "rfloordiv",
+        "mod",
+        "rmod",
+        "divmod",
+        "rdivmod",
+        "pow",
+        "rpow",
+        "abs",
+        "round",
+    ),
+    *("int", "float", "index", "trunc", "floor", "ceil", "str", "repr", "format"),
+    *("and", "rand", "or", "ror", "xor", "rxor", "lshift", "rlshift", "rshift", "rrshift", "invert"),
+)
 
 for _kind in (_Int, _Float):
+    for _name in _UNNOTED:
+        setattr(_kind, f"__{_name}__", _unnoted)
     for _name, _sign, _do in (("add", "+", add), ("sub", "-", sub), ("truediv", "/", truediv)):
         setattr(_kind, f"__{_name}__", _operation(_sign, _do, swapped=False))
         setattr(_kind, f"__r{_name}__", _operation(_sign, _do, swapped=True))
@@ -155,11 +191,12 @@ for _kind in (_Int, _Float):
         ("le", "<=", ">", le),
         ("gt", ">", "<=", gt),
         ("ge", ">=", "<", ge),
-        ("eq", "==", "!=", lambda a, b: a == b),
-        ("ne", "!=", "==", lambda a, b: a != b),
+        ("eq", "==", "!=", eq),
+        ("ne", "!=", "==", ne),
     ):
         setattr(_kind, f"__{_name}__", _comparison(_sign, _opposite, _test))
-    _kind.__neg__ = _negated  # type: ignore[assignment, method-assign]
+    for _name, _method in (("neg", _negated), ("bool", _is_true)):
+        setattr(_kind, f"__{_name}__", _method)
 
 
 class _Notes:
@@ -185,7 +222,12 @@ class _Notes:
     def attributes(self, given: Attributes, prefix: str) -> dict[str, Any]:
         if type(given.get(semconv.REWARD_SCORE)) is str or "" in given.values():
             raise _NotTraceableError  # what the text says makes a difference
-        return {name: self.noting(value, f"{prefix}{i}") for i, (name, value) in enumerate(given.items())}
+        noting = {name: self.noting(value, f"{prefix}{i}") for i, (name, value) in enumerate(given.items())}
+        if semconv.LINK_KIND in given:
+            noting[semconv.LINK_KIND] = given[
+                semconv.LINK_KIND
+            ]  # all of a shape have links of the same kinds
+        return noting
 
     def expression(self, value: Any) -> str:
         """What makes the same value of another session of the shape."""
@@ -206,6 +248,7 @@ def _made(
     fold: Fold,
     trace_id: str,
     root: Attributes,
+    links: Sequence[Link],
     start: int,
     end: int,
     starts: Sequence[int],
@@ -217,6 +260,7 @@ def _made(
         record = fold(
             notes.noting(trace_id, "trace_id"),
             notes.attributes(root, "r"),
+            [link._replace(attributes=notes.attributes(link[2], f"l{i}_")) for i, link in enumerate(links)],
             notes.noting(start, "start"),
             notes.noting(end, "end"),
             tuple(notes.noting(at, f"b{i}") for i, at in enumerate(starts)),
@@ -228,17 +272,21 @@ def _made(
         expression = notes.expression(record)
     except _NotTraceableError:
         return None
-    names = {"root.values()": len(root), "starts": len(starts), "ends": len(ends)}
-    names |= {f"extras[{i}].values()": len(extra) for i, extra in enumerate(extras)}
-    prefixes = ("r", "b", "e", *(f"x{i}_" for i in range(len(extras))))
+    unpacked = [
+        ("r", len(root), "root.values()"),
+        ("b", len(starts), "starts"),
+        ("e", len(ends), "ends"),
+        *((f"x{i}_", len(extra), f"extras[{i}].values()") for i, extra in enumerate(extras)),
+        *((f"l{i}_", len(link[2]), f"links[{i}][2].values()") for i, link in enumerate(links)),
+    ]
     lines = [
         f"    {', '.join(f'{prefix}{i}' for i in range(count))}, = {values}"
-        for prefix, (values, count) in zip(prefixes, names.items(), strict=True)
+        for prefix, count, values in unpacked
         if count
     ]
     text = "\n".join(
         (
-            "def fold(trace_id, root, start, end, starts, ends, extras):",
+            "def fold(trace_id, root, links, start, end, starts, ends, extras):",
             *lines,
             f"    if not ({' and '.join(notes.conditions)}):",
             "        return None",

@@ -64,18 +64,20 @@ def usual_session(
     refs, parents, names, kinds, begins, ends, extras, codes, messages = (
         zip(*rows, strict=True) if rows else ((),) * 9
     )
-    session = trace_hex.decode(), attributes, start, end, begins, ends, extras
+    session = trace_hex.decode(), attributes, links, start, end, begins, ends, extras
     common = None
-    if not links and len(rows) <= MOST_SPANS:
-        common = in_common(attributes, extras, refs, parents, names, kinds, codes, messages, code, message)
+    if len(rows) <= MOST_SPANS:
+        common = in_common(
+            attributes, links, extras, refs, parents, names, kinds, codes, messages, code, message
+        )
         shape = known(common)
         if shape is not None and (record := shape.fold(*session)) is not None:
-            found = attributes, (), start, end, code, message, begins, ends, extras, shape.outline, shape
+            found = attributes, links, start, end, code, message, begins, ends, extras, shape.outline, shape
             return _session_rows((trace_hex, *found)), record
     outline = outline_of(refs, parents, names, kinds, codes, messages)
     if outline is None:
         return None
-    fold = partial(_fold, outline, links, semconv.FAILED if code == STATUS_ERROR else None)
+    fold = partial(_fold, outline, semconv.FAILED if code == STATUS_ERROR else None)
     record = fold(*session)
     if record is None:
         return None
@@ -87,10 +89,10 @@ def usual_session(
 
 def _fold(
     outline: Outline,
-    links: Sequence[Link],
     status: str | None,
     trace_id: str,
     attributes: Mapping[str, Any],
+    links: Sequence[Link],
     start: int,
     end: int,
     begins: Sequence[int],

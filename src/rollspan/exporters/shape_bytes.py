@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple
 from rollspan import ids, semconv
 from rollspan.record import event_attributes
 from rollspan.rows import SessionRows, with_record
-from rollspan.spandata import KIND_INTERNAL, FinishedTrace, SpanData
+from rollspan.spandata import KIND_INTERNAL, FinishedTrace, Link, SpanData
 
 from .keyvalues import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, small_numbers, varint
-from .span_bytes import event_body, log_ids, span_body
+from .span_bytes import event_body, link_bytes, log_ids, span_body
 
-_ARGUMENTS: Final = "(trace_hex, root, start, end, starts, ends, extras, record)"
+_ARGUMENTS: Final = "(trace_hex, root, links, start, end, starts, ends, extras, record)"
 _MOST_TEXTS: Final = 1024
 _SHORT: Final = 24  # a text's bytes; longer ones are seldom met again
 
@@ -48,6 +48,7 @@ def _written(
         written: bytes = write(
             session.trace_hex,
             session.attributes,
+            session.links,
             session.start,
             session.end,
             session.starts,
@@ -108,6 +109,16 @@ class _Function:
     def double(self, expression: str) -> float:
         mark: float = struct.unpack("<d", struct.pack("<Q", self.number("d", expression)))[0]
         return mark
+
+    def links(self, sample: Sequence[Link]) -> list[Link]:
+        """A link that marks the place of all of them, where there are any."""
+        if not sample:
+            return []
+        self._names["link_bytes"] = link_bytes
+        self._lines.append("all_links = b''.join(map(link_bytes, links))")
+        mark = Link(0, 0, {"\0": True})
+        self._marks[link_bytes(mark)] = "", "all_links"
+        return [mark]
 
     def trace_id(self) -> int:
         mark = 0xF8F8_F8F8_F8F8_F8F8_F8F8_F8F8_F8F8_F8F8
@@ -250,8 +261,20 @@ def _spans(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]
             )
         )
 
+    links = function.links(session.links)
     whole = with_record(root, _named(record, "f"))
-    span(0, None, semconv.ROOT_NAME, KIND_INTERNAL, "start", "end", whole, session.status, session.message)
+    span(
+        0,
+        None,
+        semconv.ROOT_NAME,
+        KIND_INTERNAL,
+        "start",
+        "end",
+        whole,
+        session.status,
+        session.message,
+        links,
+    )
     places = {ref: n for n, ref in enumerate((0, *outline.refs))}
     for n, extra in enumerate(session.extras):
         name = outline.names[n]
