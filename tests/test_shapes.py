@@ -30,9 +30,9 @@ Parts = dict[int, dict[str, Any]]
 def _met_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A function is made of the first session of a shape."""
     monkeypatch.setattr(shapes, "_MET_OFTEN", 0)
-    shapes._known.clear()
+    shapes._made.clear()
     yield
-    shapes._known.clear()
+    shapes._made.clear()
 
 
 def assert_same(trace_hex: bytes, parts: Parts) -> bool:
@@ -190,10 +190,15 @@ def test_a_text_as_reward_has_no_function() -> None:
 
 def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions that never have a shape in common leave little behind."""
-    monkeypatch.setattr(shapes, "_MOST_SHAPES", 4)
+    monkeypatch.setattr(shapes, "_MOST_MADE", 4)
     for number in range(20):
         assert_same(b"%032x" % 1, session(1, **{f"note{number}": 1}))
-    assert len(shapes._known) <= 4
+    assert len(shapes._made) <= 4
+    monkeypatch.setattr(shapes, "_MET_OFTEN", 3)
+    monkeypatch.setattr(shapes, "_MOST_MET", 4)
+    for number in range(20):
+        assert_same(b"%032x" % 1, session(1, **{f"other{number}": 1}))
+    assert len(shapes._met) <= 4
 
 
 def test_spans_that_leave_another_way_have_no_event_of_a_function() -> None:

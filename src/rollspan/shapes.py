@@ -26,7 +26,8 @@ Fold: TypeAlias = Callable[
 
 MOST_SPANS: Final = 32  # besides the root: longer sessions seldom have a shape in common
 _MET_OFTEN: Final = 8  # sessions of a shape after which a function is worth making
-_MOST_SHAPES: Final = 512
+_MOST_MET: Final = 512
+_MOST_MADE: Final = 128
 
 
 class Shape:
@@ -40,8 +41,10 @@ class Shape:
         self.made: dict[str, Any] = {}
 
 
-_known: dict[Any, Shape | int | None] = {}
-"""By what sessions have in common: their shape, how often they were met, or None where no function can be made."""
+_met: dict[Any, int] = {}
+"""How often sessions were met that have this in common."""
+_made: dict[Any, Shape | None] = {}
+"""Their shape, once they were met often; None where no function can be made."""
 
 
 def in_common(
@@ -57,18 +60,23 @@ def in_common(
 
 def known(common: Any) -> Shape | None:
     """The shape of sessions that have this in common, where it has a function."""
-    found = _known.get(common)
-    return found if isinstance(found, Shape) else None
+    return _made.get(common)
 
 
 def learn(common: Any, outline: Any, fold: Fold, *session: Any) -> None:
     """Take note of a session that `fold` has folded; once its shape was met often, make a function of it."""
-    times = _known.get(common, 0)
-    if isinstance(times, int):
-        if len(_known) >= _MOST_SHAPES:
-            _known.clear()
-        made = _made(fold, *session) if times >= _MET_OFTEN else None
-        _known[common] = times + 1 if times < _MET_OFTEN else made and Shape(made, outline)
+    if common in _made:
+        return
+    times = _met.pop(common, 0) + 1
+    if times < _MET_OFTEN:
+        if len(_met) >= _MOST_MET:
+            _met.clear()
+        _met[common] = times
+        return
+    if len(_made) >= _MOST_MADE:
+        _made.clear()
+    function = _function(fold, *session)
+    _made[common] = None if function is None else Shape(function, outline)
 
 
 class _NotTraceableError(Exception):
@@ -244,7 +252,7 @@ class _Notes:
         raise _NotTraceableError
 
 
-def _made(
+def _function(
     fold: Fold,
     trace_id: str,
     root: Attributes,

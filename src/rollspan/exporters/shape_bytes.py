@@ -11,6 +11,7 @@ import re
 import struct
 from binascii import unhexlify
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from rollspan import ids, semconv
@@ -22,7 +23,7 @@ from .keyvalues import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, small_number
 from .span_bytes import event_body, link_bytes, log_ids, span_body
 
 _ARGUMENTS: Final = "(trace_hex, root, links, start, end, starts, ends, extras, record)"
-_MOST_TEXTS: Final = 1024
+_MOST_TEXTS: Final = 256  # of a key
 _SHORT: Final = 24  # a text's bytes; longer ones are seldom met again
 
 
@@ -156,7 +157,7 @@ class _Function:
         name = self._pieces[to, key, expression] = f"p{len(self._pieces)}"
         x, whole = expression, f"{self._name(to.encode)}((({key!r}, {expression}),))"
         if isinstance(sample, str) and len(sample) <= _SHORT:
-            made = f"{self._name(_Texts(to, key))}[{x}]"
+            made = f"{self._name(_texts(to, key))}[{x}]"
         elif isinstance(sample, str) and sample.isascii():
             before = to.encode(((key, sample),))[: -len(sample)]
             made = f"{before!r} + {x}.encode() if len({x}) == {len(sample)} and {x}.isascii() else {whole}"
@@ -215,6 +216,11 @@ class _Texts(dict[str, bytes]):
         if len(text) <= _SHORT:
             self[text] = written
         return written
+
+
+@lru_cache(maxsize=256)
+def _texts(to: Attributes, key: str) -> _Texts:
+    return _Texts(to, key)
 
 
 def _values(given: Any, expression: str) -> Any:
