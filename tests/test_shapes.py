@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollspan import lines, semconv, shapes
@@ -94,6 +94,7 @@ def sessions(draw: st.DrawFn) -> Parts:
     return {0: {"n": 0, "t": START, "a": attributes}, 1: last}
 
 
+@settings(deadline=None)  # making functions takes a while
 @given(sessions(), st.data())
 def test_a_function_makes_of_another_session_what_the_long_way_makes(
     sample: Parts, data: st.DataObject

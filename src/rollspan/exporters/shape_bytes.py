@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from rollspan import ids, semconv
+from rollspan import health, ids, semconv
 from rollspan.record import event_attributes
 from rollspan.rows import SessionRows, with_record
 from rollspan.spandata import KIND_INTERNAL, FinishedTrace, Link, SpanData
@@ -44,7 +44,15 @@ def _written(
     if session is None or session.shape is None or record is None:
         return None
     made = session.shape.made
-    write = made.get(name) or made.setdefault(name, make(session, record))
+    if name not in made:
+        made[name] = None
+        try:
+            made[name] = make(session, record)
+        except Exception:  # noqa: BLE001 - there is the long way
+            health.internal_error("shape_bytes")
+    write = made[name]
+    if write is None:
+        return None
     try:
         written: bytes = write(
             session.trace_hex,
