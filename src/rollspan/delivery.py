@@ -15,7 +15,7 @@ from .joiner import Finished, Joiner
 from .journal import START, Journal, Position
 from .spandata import AttributeValue
 
-BATCH = 512  # traces
+BATCH = 1024  # traces: a request costs as much as writing the spans of a hundred of them
 EXPORT_TIMEOUT = 10.0  # seconds; OpenTelemetry's default for OTLP
 _HANDED_OVER = 8  # batches that may wait here before the exporter has to read the journal itself
 LONGEST_PAUSE = 30.0

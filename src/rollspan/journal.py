@@ -270,7 +270,7 @@ class Journal:
         """Number of the oldest segment that is still there; 0 without any."""
         return min(self._segments, default=0)
 
-    def read(self, at: Position, limit: int = 1 << 18) -> tuple[bytes, Position, Position]:
+    def read(self, at: Position, limit: int = 1 << 19) -> tuple[bytes, Position, Position]:
         """Whole lines from `at` on: the bytes, where they begin, where they end (nothing new: both `at`)."""
         while True:
             with self._lock:
