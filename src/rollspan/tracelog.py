@@ -284,22 +284,21 @@ class TraceLog:
         root = self.root.row
         if root[STATUS]:
             part["st"] = root[STATUS:]
-        payload = self._payload(part)
+        try:
+            payload = orjson.dumps(part)
+        except orjson.JSONEncodeError:
+            payload = b"null"
+        if len(payload) > self.runtime.settings.attribute_max_bytes or payload.find(b"null") >= 0:
+            payload = self._fit(part)  # values that JSON does not have, or that are too long
         line = lines.frame(kind, self.trace_hex, payload)
         if self.tracer is None:
             self.runtime.journal.append_locked(line)
         else:
             self.runtime.journal.append(line)
 
-    def _payload(self, part: dict[str, Any]) -> bytes:
-        """The line's JSON. Values that JSON does not have, or that are too long, are brought into their form first."""
+    def _fit(self, part: dict[str, Any]) -> bytes:
+        """The line's JSON, after all its values were brought into their form."""
         limit = self.runtime.settings.attribute_max_bytes
-        try:
-            payload = orjson.dumps(part)
-            if len(payload) <= limit and payload.find(b"null") < 0:  # `in` makes an exception first
-                return payload
-        except orjson.JSONEncodeError:
-            pass
         for row in (*part.get("s", ()), *part.get("o", ())):
             at = ATTRIBUTES if len(row) > ATTRIBUTES else -1
             row[at] = fit(row[at], limit)
