@@ -284,3 +284,54 @@ def test_plain_roots_end_while_phases_begin(run_program: Run, tmp_path: Path) ->
     last = json.loads(text[-1])
     assert len(text) == 151
     assert (last["status"], last["rejection_reason"]) == ("rejected", "mine")
+
+
+SLOW_PROCESSOR = """
+import threading
+import rollspan
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+others_done = threading.Event()
+waited = []
+
+class Slow(SpanProcessor):
+    def wait(self, span):
+        if threading.current_thread() is not threading.main_thread():
+            waited.append(others_done.wait(30))
+    def on_start(self, span, parent_context=None):
+        self.wait(span)
+    def on_end(self, span):
+        self.wait(span)
+
+provider = TracerProvider()
+provider.add_span_processor(Slow())
+trace.set_tracer_provider(provider)
+
+def life():
+    session = rollspan.start_session()
+    session.mark_enqueued()
+    with session.execution(), rollspan.phase("generate"):
+        pass
+    session.mark_accepted()
+    session.mark_consumed()
+
+slow = threading.Thread(target=life)
+slow.start()
+for _ in range(50):
+    life()
+others_done.set()
+slow.join()
+print(len(waited), all(waited))
+"""
+
+
+def test_a_slow_processor_of_the_user_s_holds_up_its_own_session_alone(
+    run_program: Run, tmp_path: Path
+) -> None:
+    """Other sessions go on while a processor takes its time over one: it is called under no lock of theirs."""
+    done = run_program(SLOW_PROCESSOR, env={"PYTHONWARNINGS": "ignore"})
+    number, waited = done.stdout.split()
+    assert int(number) >= 8
+    assert waited == "True"
+    assert len(records(tmp_path / "data")) == 51

@@ -68,12 +68,46 @@ def __getattr__(name: str) -> "Any":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415
 
-    from . import loading  # noqa: PLC0415
+    try:
+        from . import loading  # noqa: PLC0415
 
-    with loading.lock:
-        module = importlib.import_module(f".{_ELSEWHERE.get(name, 'api')}", __name__)
-    value = globals()[name] = getattr(module, name)
+        with loading.lock:
+            value = getattr(importlib.import_module(f".{_ELSEWHERE.get(name, 'api')}", __name__), name)
+    except (AttributeError, ImportError):
+        if not _is_being_loaded():
+            raise
+        return _meanwhile
+    globals()[name] = value
     return value
+
+
+def _is_being_loaded() -> bool:
+    import sys  # noqa: PLC0415
+
+    ours = [module for name, module in list(sys.modules.items()) if name.startswith(f"{__name__}.")]
+    return any(getattr(module.__spec__, "_initializing", False) for module in ours)
+
+
+class _Meanwhile:
+    """What a signal's handler gets that uses rollspan in the middle of its being loaded: nothing is recorded."""
+
+    def __call__(self, *arguments: "Any", **keywords: "Any") -> "Any":
+        return arguments[0] if arguments and callable(arguments[0]) else self
+
+    def __getattr__(self, name: str) -> "Any":
+        return self
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __enter__(self) -> "Any":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+_meanwhile = _Meanwhile()
 
 
 def __dir__() -> "list[str]":

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _KNOWN = frozenset(name for variable in config.VARIABLES.values() for name in variable.environment)
 _decided = False
+_deciding = False
 _runtime: Runtime | None = None
 
 # What the API works with where rollspan is on; not loaded before.
@@ -24,13 +25,19 @@ def runtime() -> Runtime | None:
 
 
 def _decide() -> Runtime | None:
+    global _deciding  # noqa: PLW0603
     with loading.lock:
-        if not _decided:
+        if (
+            not _decided and not _deciding
+        ):  # else a signal's handler is in the middle of this, and records nothing
+            _deciding = True
             try:
                 _start(config.resolve())
             except Exception:  # noqa: BLE001
                 _set(None)
                 health.internal_error("switch.decide")
+            finally:
+                _deciding = False
         return _runtime
 
 
@@ -105,8 +112,10 @@ def shutdown(timeout: float | None) -> bool:
 
 def _renew_after_fork() -> None:
     """In a forked child: the parent's machinery is not ours; one like it is made when it is needed."""
+    global _deciding  # noqa: PLW0603
     from . import ids  # noqa: PLC0415
 
+    _deciding = False
     health.after_fork()
     ids.forget()
     if _runtime is not None:

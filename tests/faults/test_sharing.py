@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from rollspan.testing import OtlpReceiver
 from tests.conftest import CLEAN
 from tests.faults.jobs import in_file, nothing_left
@@ -280,3 +282,41 @@ def test_a_fork_while_a_connection_is_taken(run_program: Run) -> None:
         )
         assert done.stdout.split() == ["0"]
         assert len({record["session_id"] for record in receiver.records()}) == 2
+
+
+HANDLER_WHILE_LOADING = """
+import builtins, signal, sys
+import rollspan
+
+called, left = [], int(sys.argv[1])
+def handler(number, frame):
+    called.append(number)
+    with rollspan.session(task_id="handler"), rollspan.phase("toolcall") as span:
+        span.set_attribute("a", 1)
+        rollspan.record_tool_call("calc")
+
+real = builtins.__import__
+def interrupted(name, *arguments, **keywords):
+    global left
+    if "rollspan" in sys._getframe(1).f_globals.get("__name__", ""):
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGUSR1)
+    return real(name, *arguments, **keywords)
+
+signal.signal(signal.SIGUSR1, handler)
+builtins.__import__ = interrupted
+with rollspan.session(task_id="program"), rollspan.phase("generate"):
+    pass
+builtins.__import__ = real
+print(len(called))
+"""
+
+
+@pytest.mark.parametrize("nth", [1, 2, 5, 12, 25, 60, 100])
+def test_a_signal_handler_while_rollspan_is_loaded(run_program: Run, tmp_path: Path, nth: int) -> None:
+    """At some import of the first session a handler uses rollspan: nothing is raised, the program's session is there."""
+    done = run_program(HANDLER_WHILE_LOADING, str(nth))
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    records = in_file(tmp_path / "data")
+    assert [record["task_id"] for record in records if record["task_id"] != "handler"] == ["program"]
