@@ -37,7 +37,9 @@ def _met_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def assert_same(trace_hex: bytes, parts: Parts) -> bool:
     """What the function makes is what the long way makes; whether there is a function, and it held."""
-    assembled = lines.assemble_parts(trace_hex, copy.deepcopy(parts))
+    named = copy.deepcopy(parts)
+    lines.describe_parts(named)
+    assembled = lines.assemble_parts(trace_hex, named)
     assert assembled is not None
     usual = usual_session(trace_hex, copy.deepcopy(parts))
     if usual is None:
@@ -72,6 +74,16 @@ def others(value: Any, *, tame: bool) -> st.SearchStrategy[Any]:
 
 _ROOT_KEYS = sorted({*fold_trees._ROOT_KEYS, semconv.COUNTER_PREFIX + "a", "note"} - {semconv.SESSION_ID})
 _PHASE_KEYS = sorted({*fold_trees._OFTEN_ODD, "note"} - {semconv.LATE, semconv.PARENT_PHASE})
+# Short names, with such values as they have.
+_SHORT_NAMES: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.text(max_size=5),
+    "input_tokens": st.integers(0, 99),
+    "output_tokens": st.integers(0, 99) | st.just("7"),
+    "finish_reasons": st.just("stop") | st.just(["stop", "length"]),
+    "weight_version": st.integers(0, 9) | st.just("3"),
+    "score": st.floats(-1, 1) | st.integers(-3, 3) | st.just("NaN"),
+}
+_SHORT_ROOT_NAMES = {"task_id": st.integers(0, 9) | st.text(max_size=3), "workflow": st.text(max_size=3)}
 
 
 @st.composite
@@ -84,13 +96,16 @@ def sessions(draw: st.DrawFn) -> Parts:
         parent = 0 if name in semconv.WAITS else draw(st.sampled_from(around))
         begin, end = sorted((draw(st.integers(0, 40)), draw(st.integers(0, 40))))
         extra = draw(st.dictionaries(st.sampled_from(_PHASE_KEYS), fold_trees.values, max_size=3))
+        extra |= draw(st.fixed_dictionaries({}, optional=_SHORT_NAMES))
         rows.append([ref, parent, name, 1, START + begin * 999, START + end * 999, extra, 0, ""])
     attributes = draw(st.dictionaries(st.sampled_from(_ROOT_KEYS), fold_trees.values, max_size=6))
+    attributes |= draw(st.fixed_dictionaries({}, optional=_SHORT_ROOT_NAMES))
     attributes |= {semconv.SESSION_ID: "mine", semconv.PHASE: semconv.SESSION}
     kinds = st.sampled_from((semconv.LINK_DISPATCH, semconv.LINK_CONSUME))
     steps = st.fixed_dictionaries({semconv.LINK_KIND: kinds}, optional={semconv.STEP: fold_trees.values})
     links = [[f"{9:032x}", f"{8:016x}", step] for step in draw(st.lists(steps, max_size=2))]
-    last = {"n": 1, "s": rows, "e": START + 40 * 999, **({"l": links} if links else {})}
+    later = draw(st.dictionaries(st.sampled_from((semconv.TASK_ID, "workflow", "note")), fold_trees.values))
+    last = {"n": 1, "a": later, "s": rows, "e": START + 40 * 999, **({"l": links} if links else {})}
     return {0: {"n": 0, "t": START, "a": attributes}, 1: last}
 
 
@@ -106,7 +121,7 @@ def test_a_function_makes_of_another_session_what_the_long_way_makes(
         tame = data.draw(st.booleans())
         other = copy.deepcopy(sample)
         links = [link[2] for link in other[1].get("l", ())]
-        for attributes in (other[0]["a"], *(row[6] for row in other[1]["s"]), *links):
+        for attributes in (other[0]["a"], other[1]["a"], *(row[6] for row in other[1]["s"]), *links):
             for key in attributes.keys() - {semconv.PHASE, semconv.SESSION_ID, semconv.LINK_KIND}:
                 attributes[key] = data.draw(others(attributes[key], tame=tame))
         moves = st.just(0) if tame else st.integers(-3, 3) | st.integers(start - end, end - start)
@@ -125,9 +140,9 @@ PHASES = [
         3,
         1300,
         1400,
-        {"gen_ai.usage.input_tokens": 9, "gen_ai.response.finish_reasons": ["stop"]},
+        {"model": "tiny", "input_tokens": 9, "finish_reasons": "stop", "weight_version": 3},
     ],
-    [3, 1, "reward", 1, 1500, 1600, {"rl.reward.score": 1}],
+    [3, 1, "reward", 1, 1500, 1600, {"score": 1}],
     [1, 0, "execution", 1, 1200, 1700, {}],
     [4, 0, "queue_wait", 1, 1000, 1200, {}],
     [5, 0, "post_wait", 1, 1700, 2000, {}],
@@ -140,7 +155,7 @@ def session(number: int, **root: Any) -> Parts:
         semconv.SESSION_ID: f"{number:032x}",
         semconv.PHASE: semconv.SESSION,
         semconv.REQUEST_ID: number,
-        semconv.TASK_ID: f"task-{number}",
+        "task_id": f"task-{number}",
         semconv.STATUS: semconv.ACCEPTED,
         semconv.CONSUMED: True,
         semconv.STATS_PREFIX + "running": number * 3,

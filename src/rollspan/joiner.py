@@ -128,11 +128,12 @@ def _pass(line: Line) -> FinishedTrace:
 
 def finish(trace_hex: bytes, of_trace: Iterable[Line]) -> FinishedTrace | None:
     """Put a trace together from its lines; None where its first line is missing."""
-    parts = lines.parts_of(of_trace)
+    parts = lines.raw_parts_of(of_trace)
     usual = usual_session(trace_hex, parts)
     if usual is not None:
         rows, record = usual
         return FinishedTrace(None, record, parts[0].get("x", True), rows)
+    lines.describe_parts(parts)
     assembled = lines.assemble_parts(trace_hex, parts)
     if assembled is None:
         return None

@@ -122,17 +122,28 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
 
 
 def parts_of(lines: Iterable[Line]) -> dict[int, dict[str, Any]]:
+    """The JSON objects of a trace's lines, by number, with the specification's names."""
+    parts = raw_parts_of(lines)
+    describe_parts(parts)
+    return parts
+
+
+def raw_parts_of(lines: Iterable[Line]) -> dict[int, dict[str, Any]]:
     """The JSON objects of a trace's lines, by number; a line that stands there twice counts once."""
     parts: dict[int, dict[str, Any]] = {}
     for line in lines:
         part = orjson.loads(line.raw[JSON_AT:])
         parts[part["n"]] = part
-        _describe(part)
     return parts
 
 
-def _describe(part: dict[str, Any]) -> None:
+def describe_parts(parts: Mapping[int, dict[str, Any]]) -> None:
     """Put the specification's names where the API's short ones stand."""
+    for part in parts.values():
+        _describe(part)
+
+
+def _describe(part: dict[str, Any]) -> None:
     if part["n"] == 0 and "a" in part:
         part["a"] = describe.described(describe.SUBMISSION, part["a"])
     for row in part.get("s", ()):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from . import health, semconv
+from .describe import SUBMISSION, described
 from .noting import Notes, NotNotedError
 from .record import Record
 from .spandata import Link
@@ -77,25 +78,58 @@ def learn(common: Any, outline: Any, fold: Fold, *session: Any) -> None:
         _made.clear()
     _made[common] = None
     try:
-        function = _function(fold, *session)
+        function = _function(fold, outline, *session)
     except Exception:  # noqa: BLE001 - the record is there all the same
         health.internal_error("shapes")
     else:
         _made[common] = None if function is None else Shape(function, outline)
 
 
-def _attributes(notes: Notes, given: Attributes, prefix: str) -> dict[str, Any]:
-    if type(given.get(semconv.REWARD_SCORE)) is str:
+def expressions(phase: str | None, attributes: Attributes, prefix: str) -> dict[str, tuple[Any, str]]:
+    """By their names in the specification: attributes, and the expression for each.
+
+    `prefix` and a number stand for a value of theirs as the journal has them.
+    """
+    marks = {name: _mark(value, i) for i, (name, value) in enumerate(attributes.items())}
+    given = list(marks.values())
+    numbers = {mark: f"{prefix}{i}" for i, mark in enumerate(given) if type(mark) is int}
+    found: dict[str, tuple[Any, str]] = {}
+    values = described(phase, attributes)
+    for i, (name, mark) in enumerate(described(phase, marks).items()):
+        if i < len(given) and mark is given[i]:
+            found[name] = values[name], f"{prefix}{i}"
+        elif i < len(given) and type(mark) is list and mark == [given[i]]:
+            found[name] = values[name], f"[{prefix}{i}]"
+        elif type(mark) is int and mark in numbers:
+            found[name] = values[name], numbers[mark]
+        else:
+            raise NotNotedError
+    return found
+
+
+def _mark(value: Any, number: int) -> Any:
+    """Another value of the same type."""
+    if type(value) is int:
+        return (1 << 40) + number
+    if type(value) is str:
+        return f"mark {number}"
+    return (1 << 40) + number + 0.5 if type(value) is float else value
+
+
+def _attributes(notes: Notes, phase: str | None, given: Attributes, prefix: str) -> dict[str, Any]:
+    known = expressions(phase, given, prefix)
+    if type(known.get(semconv.REWARD_SCORE, (0,))[0]) is str:
         raise NotNotedError  # what it says makes a difference
     # All sessions of a shape have links of the same kinds.
     return {
-        name: value if name == semconv.LINK_KIND else notes.noting(value, f"{prefix}{i}")
-        for i, (name, value) in enumerate(given.items())
+        name: value if name == semconv.LINK_KIND else notes.noting(value, expression)
+        for name, (value, expression) in known.items()
     }
 
 
 def _function(
     fold: Fold,
+    outline: Any,
     trace_id: str,
     root: Attributes,
     links: Sequence[Link],
@@ -109,13 +143,16 @@ def _function(
     try:
         record = fold(
             notes.noting(trace_id, "trace_id"),
-            _attributes(notes, root, "r"),
-            [link._replace(attributes=_attributes(notes, link[2], f"l{i}_")) for i, link in enumerate(links)],
+            _attributes(notes, SUBMISSION, root, "r"),
+            [
+                link._replace(attributes=_attributes(notes, "", link[2], f"l{i}_"))
+                for i, link in enumerate(links)
+            ],
             notes.noting(start, "start"),
             notes.noting(end, "end"),
             tuple(notes.noting(at, f"b{i}") for i, at in enumerate(starts)),
             tuple(notes.noting(at, f"e{i}") for i, at in enumerate(ends)),
-            tuple(_attributes(notes, extra, f"x{i}_") for i, extra in enumerate(extras)),
+            tuple(_attributes(notes, outline.names[i], extra, f"x{i}_") for i, extra in enumerate(extras)),
         )
         if record is None:
             return None

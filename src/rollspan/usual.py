@@ -14,6 +14,7 @@ from operator import le, neg
 from typing import Any, Final
 
 from . import semconv
+from .describe import SUBMISSION, described
 from .durations import Wait, Work
 from .fold import describe_session
 from .lines import link_of
@@ -42,6 +43,7 @@ def usual_session(
     if first is None or "t" not in first or not _UNUSUAL.isdisjoint(first):
         return None
     attributes: dict[str, Any] = {}
+    named: list[tuple[str, ...]] = []  # what each line has of them
     links: list[Link] = []
     rows: list[Row] = []
     code, message = STATUS_UNSET, ""
@@ -50,6 +52,7 @@ def usual_session(
         last = parts[n]
         if "a" in last:
             attributes.update(last["a"])
+            named.append(tuple(last["a"]))
         if "l" in last:
             links.extend(map(link_of, last["l"]))
         if "s" in last:
@@ -68,7 +71,7 @@ def usual_session(
     common = None
     if len(rows) <= MOST_SPANS:
         common = in_common(
-            attributes, links, extras, refs, parents, names, kinds, codes, messages, code, message
+            attributes, links, extras, refs, parents, names, kinds, codes, messages, code, message, *named
         )
         shape = known(common)
         if shape is not None and (record := shape.fold(*session)) is not None:
@@ -77,13 +80,17 @@ def usual_session(
     outline = outline_of(refs, parents, names, kinds, codes, messages)
     if outline is None:
         return None
+    root = dict(described(SUBMISSION, first.get("a", {})))
+    for n in sorted(parts)[1:]:
+        root.update(parts[n].get("a", ()))
+    plain = tuple(map(described, names, extras))
     fold = partial(_fold, outline, semconv.FAILED if code == STATUS_ERROR else None)
-    record = fold(*session)
+    record = fold(trace_hex.decode(), root, links, start, end, begins, ends, plain)
     if record is None:
         return None
-    if common is not None:
+    if common is not None and list(described(SUBMISSION, attributes).items()) == list(root.items()):
         learn(common, outline, fold, *session)
-    whole = attributes, links, start, end, code, message, begins, ends, extras, outline, None
+    whole = root, links, start, end, code, message, begins, ends, plain, outline, None
     return _session_rows((trace_hex, *whole)), record
 
 

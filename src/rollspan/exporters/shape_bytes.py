@@ -15,8 +15,10 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from rollspan import health, ids, semconv
+from rollspan.describe import SUBMISSION
 from rollspan.record import event_attributes
 from rollspan.rows import SessionRows, with_record
+from rollspan.shapes import expressions
 from rollspan.spandata import KIND_INTERNAL, FinishedTrace, Link, SpanData
 
 from .keyvalues import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, small_numbers, varint
@@ -244,6 +246,10 @@ def _named(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key: _values(value, f"{prefix}{n}") for n, (key, value) in enumerate(given.items())}
 
 
+def _told(phase: str | None, given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name: _Value(*known) for name, known in expressions(phase, given, prefix).items()}
+
+
 def _spans(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]:
     function = _Function()
     outline = session.outline
@@ -254,7 +260,7 @@ def _spans(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]
     function.unpack("e", len(session.ends), "ends")
     for n, extra in enumerate(session.extras):
         function.unpack(f"x{n}_", len(extra), f"extras[{n}].values()")
-    root = _named(session.attributes, "r")
+    root = _told(SUBMISSION, session.attributes, "r")
 
     def span(
         of: int, parent: int | None, name: str, kind: int, begin: str, end: str, given: Any, *rest: Any
@@ -296,7 +302,7 @@ def _spans(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]
             semconv.SESSION_ID: root[semconv.SESSION_ID],
             semconv.PHASE: name,
             semconv.PARENT_PHASE: outline.parent_names[n],
-            **_named(extra, f"x{n}_"),
+            **_told(name, extra, f"x{n}_"),
         }
         parent, kind = places[outline.parents[n]], outline.kinds[n]
         span(n + 1, parent, name, kind, f"b{n}", f"e{n}", given, outline.codes[n], outline.messages[n])
