@@ -90,21 +90,31 @@ def expressions(phase: str | None, attributes: Attributes, prefix: str) -> dict[
 
     `prefix` and a number stand for a value of theirs as the journal has them.
     """
-    marks = {name: _mark(value, i) for i, (name, value) in enumerate(attributes.items())}
-    given = list(marks.values())
-    numbers = {mark: f"{prefix}{i}" for i, mark in enumerate(given) if type(mark) is int}
-    found: dict[str, tuple[Any, str]] = {}
     values = described(phase, attributes)
-    for i, (name, mark) in enumerate(described(phase, marks).items()):
-        if i < len(given) and mark is given[i]:
+    if type(values.get(semconv.REWARD_SCORE)) is str:  # what it says makes a difference
+        raise NotNotedError
+    _check_renamed(values, list(attributes.values()))
+    # Once more with values that nothing else is equal to, to see which went where.
+    marks = [_mark(value, i) for i, value in enumerate(attributes.values())]
+    numbers = {mark: f"{prefix}{i}" for i, mark in enumerate(marks) if type(mark) is int}
+    found: dict[str, tuple[Any, str]] = {}
+    for i, (name, mark) in enumerate(described(phase, dict(zip(attributes, marks, strict=True))).items()):
+        if i < len(marks) and mark is marks[i]:
             found[name] = values[name], f"{prefix}{i}"
-        elif i < len(given) and type(mark) is list and mark == [given[i]]:
+        elif i < len(marks) and type(mark) is list and len(mark) == 1 and mark[0] is marks[i]:
             found[name] = values[name], f"[{prefix}{i}]"
         elif type(mark) is int and mark in numbers:
             found[name] = values[name], numbers[mark]
         else:
             raise NotNotedError
     return found
+
+
+def _check_renamed(values: Attributes, given: Sequence[Any]) -> None:
+    """Whether nothing was done to the given values but to put them under other names, or into lists."""
+    for value, before in zip(values.values(), given, strict=False):
+        if value is not before and not (type(value) is list and len(value) == 1 and value[0] is before):
+            raise NotNotedError
 
 
 def _mark(value: Any, number: int) -> Any:
@@ -118,8 +128,6 @@ def _mark(value: Any, number: int) -> Any:
 
 def _attributes(notes: Notes, phase: str | None, given: Attributes, prefix: str) -> dict[str, Any]:
     known = expressions(phase, given, prefix)
-    if type(known.get(semconv.REWARD_SCORE, (0,))[0]) is str:
-        raise NotNotedError  # what it says makes a difference
     # All sessions of a shape have links of the same kinds.
     return {
         name: value if name == semconv.LINK_KIND else notes.noting(value, expression)
