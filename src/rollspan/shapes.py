@@ -189,6 +189,7 @@ def _function(
         )
     )
     found: dict[str, Any] = {}
+    # Names out of the session stand in the text as literals alone.
     exec(compile(text, "<fold of a shape>", "exec"), found)
     made: Fold = found["fold"]
     return made

@@ -208,6 +208,7 @@ class _Function:
     def made(self) -> Callable[..., bytes]:
         """The function."""
         body = "\n    ".join((*self._lines, f"return b''.join(({', '.join(self._out)},))"))
+        # Names and bytes out of the session stand in the text as literals alone.
         exec(compile(f"def write{_ARGUMENTS}:\n    {body}", "<bytes of a shape>", "exec"), self._names)
         made: Callable[..., bytes] = self._names["write"]
         return made
