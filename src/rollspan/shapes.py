@@ -26,9 +26,9 @@ Fold: TypeAlias = Callable[
 """(trace id, root's attributes, links, start, end; starts, ends and attributes of the other spans) -> record"""
 
 MOST_SPANS: Final = 32  # besides the root: longer sessions seldom have a shape in common
-_MET_OFTEN: Final = 8  # sessions of a shape after which a function is worth making
+_MET_OFTEN: Final = 50  # sessions of a shape after which its functions, made in some milliseconds, are worth it
 _MOST_MET: Final = 512
-_MOST_MADE: Final = 128
+_MOST_MADE: Final = 256  # who comes later has none: to make them again and again would cost more than they save
 
 
 class Shape:
@@ -66,7 +66,7 @@ def known(common: Any) -> Shape | None:
 
 def learn(common: Any, outline: Any, fold: Fold, *session: Any) -> None:
     """Take note of a session that `fold` has folded; once its shape was met often, make a function of it."""
-    if common in _made:
+    if common in _made or len(_made) >= _MOST_MADE:
         return
     times = _met.pop(common, 0) + 1
     if times < _MET_OFTEN:
@@ -74,8 +74,6 @@ def learn(common: Any, outline: Any, fold: Fold, *session: Any) -> None:
             _met.clear()
         _met[common] = times
         return
-    if len(_made) >= _MOST_MADE:
-        _made.clear()
     _made[common] = None
     try:
         function = _function(fold, outline, *session)
