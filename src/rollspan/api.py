@@ -55,11 +55,12 @@ class phase(Scope):  # noqa: N801 - used like a function
             self._entered = (None, None, self._entered)
             return NULL
         try:
-            entered = switch.context.enter(self._name, self._attributes, self._entered)
+            entered = switch.context.enter(self._name, self._attributes)
             if entered is None:
                 return super().__enter__()
-            self._entered = entered
-            return entered[0]
+            span, token = entered
+            self._entered = (span, token, self._entered)  # in one go: threads may share this object
+            return span
         except Exception:  # noqa: BLE001
             return self._failed("phase")
 

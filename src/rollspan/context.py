@@ -41,10 +41,10 @@ def attach(span: RolloutSpan) -> Any:
     return _attach(Context({**_get_current(), _OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
 
 
-def enter(name: str, given: Mapping[str, Any], before: Any) -> tuple[RolloutSpan, Any, Any] | None:
+def enter(name: str, given: Mapping[str, Any]) -> tuple[RolloutSpan, Any] | None:
     """Open a phase below the innermost one that is open here, and make it current; None where there is none.
 
-    Gives the span, what `detach` wants, and `before`.
+    Gives the span, and what `detach` wants.
     """
     here = _get_current()
     parent: RolloutSpan | None = here.get(_PHASE_KEY)  # type: ignore[assignment]
@@ -55,7 +55,7 @@ def enter(name: str, given: Mapping[str, Any], before: Any) -> tuple[RolloutSpan
     span = parent.owner.start_phase(name, given, parent)
     if span is None:
         return None
-    return span, _attach(Context({**here, _OTEL_SPAN_KEY: span, _PHASE_KEY: span})), before
+    return span, _attach(Context({**here, _OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
 
 
 def attach_step(span: RolloutSpan) -> Any:

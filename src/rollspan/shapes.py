@@ -26,9 +26,13 @@ Fold: TypeAlias = Callable[
 """(trace id, root's attributes, links, start, end; starts, ends and attributes of the other spans) -> record"""
 
 MOST_SPANS: Final = 32  # besides the root: longer sessions seldom have a shape in common
-_MET_OFTEN: Final = 50  # sessions of a shape after which its functions, made in some milliseconds, are worth it
+_MET_OFTEN: Final = (
+    50  # sessions of a shape after which its functions, made in some milliseconds, are worth it
+)
 _MOST_MET: Final = 512
-_MOST_MADE: Final = 256  # who comes later has none: to make them again and again would cost more than they save
+_MOST_MADE: Final = (
+    256  # who comes later has none: to make them again and again would cost more than they save
+)
 
 
 class Shape:
