@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from rollspan.exporters import otlp
 from rollspan.exporters.base import Delivered, Refused, Retry
@@ -107,3 +110,44 @@ def test_building_an_exporter_loads_no_network_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+LOADED_BY_SENDING = """
+import sys
+import rollspan
+from rollspan import exporters
+
+real, before = exporters.load, set()
+def load(settings):
+    real(settings)
+    before.update(sys.modules)
+
+exporters.load = load
+with rollspan.session(), rollspan.phase("generate"):
+    pass
+assert rollspan.flush()
+print(*sorted(set(sys.modules) - before), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"},
+        {"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "console"},
+    ],
+    ids=["http", "gzip", "console"],
+)
+def test_sending_loads_nothing_more(
+    run_program: Callable[..., subprocess.CompletedProcess[str]], environment: dict[str, str]
+) -> None:
+    """A child that is forked while a module is being loaded could never load it: all is loaded before, under our lock.
+
+    But for gRPC, which does not mix with forks anyway.
+    """
+    with OtlpReceiver() as receiver:
+        endpoint = receiver.endpoint.replace("127.0.0.1", "localhost")
+        env = {"PYTHONWARNINGS": "ignore", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **environment}
+        done = run_program(LOADED_BY_SENDING, env=env)
+    assert done.stderr.split() == []

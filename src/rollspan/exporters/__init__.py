@@ -54,6 +54,10 @@ def build(settings: ExporterSettings) -> list[Exporter]:
     return built
 
 
+# Turns traces or records into what others' exporters take.
+_WHAT_OTHERS_TAKE = {"traces": ".sdk_spans", "records": ".sdk_logs", "metrics": ".metrics"}
+
+
 def load(settings: ExporterSettings) -> None:
     """Load the modules that exporting needs, so that none is being loaded while batches are sent.
 
@@ -69,6 +73,7 @@ def load(settings: ExporterSettings) -> None:
                 ways[_OTLP_PROTOCOLS[name] or protocol_of(of_otlp)].load(of_otlp)
             else:
                 third_party.find(name, signal).load()
+                importlib.import_module(_WHAT_OTHERS_TAKE[signal], __name__)
     with contextlib.suppress(Exception):
         importlib.import_module(".metrics", __name__)
         if settings.metrics_exporters:

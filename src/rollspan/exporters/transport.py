@@ -118,6 +118,8 @@ class HttpWay(_Way):
     @classmethod
     def load(cls, signal: str) -> None:
         """See above. The official exporter loads the rest when it is made, which opens no connection."""
+        import netrc  # noqa: F401, PLC0415 - requests loads it with the first request
+
         with caught_logs():
             official.make(cls.protocol, signal, None).shutdown()
 
