@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from rollspan import lines, semconv
 from rollspan.exporters.encode import encode_records, encode_spans
+from rollspan.finished import FinishedTrace
 from rollspan.fold import fold_trace
 from rollspan.rows import with_record
-from rollspan.spandata import STATUS_ERROR, FinishedTrace, Link, SpanData
+from rollspan.spandata import STATUS_ERROR, Link, SpanData
 from rollspan.usual import usual_session
 
 from .fold_trees import TRACE_ID, Tree, make_root, make_span, trees

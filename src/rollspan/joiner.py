@@ -8,10 +8,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from . import fold, health, lines
+from .finished import FinishedTrace
 from .journal import Position
 from .lines import JSON_AT, Line
 from .rows import with_record
-from .spandata import FinishedTrace
 from .usual import usual_session
 
 _ENDS = lines.ENDS[0]

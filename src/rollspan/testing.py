@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from . import clock, health, ids, left, switch, view
+from .finished import FinishedTrace
 from .joiner import Joiner
 from .journal import Position
-from .spandata import FinishedTrace, SpanData
+from .spandata import SpanData
 from .testing_receiver import OtlpReceiver
 
 __all__ = ["OtlpReceiver", "Recording", "fixed", "recording", "tree"]

@@ -20,7 +20,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans 
 from rollspan.exporters.encode import encode_records, encode_spans
 from rollspan.exporters.sdk_logs import sdk_logs
 from rollspan.exporters.sdk_spans import sdk_spans
-from rollspan.spandata import FinishedTrace
+from rollspan.finished import FinishedTrace
 
 from .samples import RESOURCE, session
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rollspan.exporters.otlp import RecordExporter, TraceExporter
+from rollspan.finished import FinishedTrace
 from rollspan.fold import fold_trace
-from rollspan.spandata import KIND_CLIENT, KIND_INTERNAL, FinishedTrace, Link, SpanData
+from rollspan.spandata import KIND_CLIENT, KIND_INTERNAL, Link, SpanData
 from rollspan.testing_receiver import OtlpReceiver
 
 RESOURCE = {

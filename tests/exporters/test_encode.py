@@ -14,8 +14,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 import rollspan
 from rollspan.exporters.encode import encode_records, encode_spans
+from rollspan.finished import FinishedTrace
 from rollspan.record import event_attributes, from_event_attributes
-from rollspan.spandata import FinishedTrace, Link, SpanData
+from rollspan.spandata import Link, SpanData
 
 from .samples import RESOURCE, changed, session
 

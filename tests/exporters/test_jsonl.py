@@ -25,7 +25,7 @@ WRITER = """
     import sys, time
     from pathlib import Path
     from rollspan.exporters.jsonl import RecordFile
-    from rollspan.spandata import FinishedTrace
+    from rollspan.finished import FinishedTrace
     def write(file, *ids):
         return file.export([FinishedTrace((), {"session_id": i, "status": "accepted"}) for i in ids], {}, 1.0)
     file = RecordFile(Path(sys.argv[1]), 0)

@@ -13,7 +13,7 @@ from rollspan.exporters import otlp
 from rollspan.exporters.base import Delivered, Refused, Retry
 from rollspan.exporters.encode import encode_records, encode_spans
 from rollspan.exporters.otlp import RecordExporter, TraceExporter
-from rollspan.spandata import FinishedTrace
+from rollspan.finished import FinishedTrace
 from rollspan.testing_receiver import Answer, OtlpReceiver
 
 from .samples import KINDS, RESOURCE, changed, endpoint, send, session

@@ -17,8 +17,9 @@ from rollspan import exporters, health
 from rollspan.config import Settings
 from rollspan.exporters.base import Delivered, Refused, Retry
 from rollspan.exporters.third_party import ThirdPartyExporter, UnknownExporterError
+from rollspan.finished import FinishedTrace
 from rollspan.record import from_event_attributes
-from rollspan.spandata import STATUS_ERROR, FinishedTrace
+from rollspan.spandata import STATUS_ERROR
 
 from .samples import RESOURCE, changed, session
 
@@ -155,7 +156,7 @@ def test_the_console_prints_spans_and_records() -> None:
     """`console` is the SDK's own, for both signals."""
     source = (
         "from rollspan import exporters\n"
-        "from rollspan.spandata import FinishedTrace, SpanData\n"
+        "from rollspan.finished import FinishedTrace\nfrom rollspan.spandata import SpanData\n"
         "trace = FinishedTrace([SpanData(1, 2, 0, 'rollout', 1, 3, 4, {})], {'session_id': 'abc'})\n"
         "for signal in ('traces', 'records'):\n"
         "    exporters.make('console', signal).export([trace], {'service.name': 'trainer'}, 5.0)\n"

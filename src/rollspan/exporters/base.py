@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from rollspan.spandata import AttributeValue, FinishedTrace
+from rollspan.finished import FinishedTrace
+from rollspan.spandata import AttributeValue
 
 
 class Delivered(NamedTuple):

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from rollspan import __version__, semconv
-from rollspan.spandata import AttributeValue, FinishedTrace
+from rollspan.finished import FinishedTrace
+from rollspan.spandata import AttributeValue
 
 from .keyvalues import OTHER_ATTRIBUTES, field, varint
 from .shape_bytes import event_of_shape, spans_of_shape

@@ -17,8 +17,9 @@ from pathlib import Path
 import orjson
 
 from rollspan import health
+from rollspan.finished import FinishedTrace
 from rollspan.record import to_line
-from rollspan.spandata import AttributeValue, FinishedTrace
+from rollspan.spandata import AttributeValue
 
 from .base import Delivered, Result, Retry
 from .lockedfile import HeldByAnotherError, LockedFile

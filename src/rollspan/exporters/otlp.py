@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rollspan import health
-from rollspan.spandata import AttributeValue, FinishedTrace
+from rollspan.finished import FinishedTrace
+from rollspan.spandata import AttributeValue
 
 from .base import Delivered, Refused, Result, Retry
 from .encode import encode_records, encode_spans

@@ -12,8 +12,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, TraceFlags, set_span_in_context
 
 from rollspan import semconv
+from rollspan.finished import FinishedTrace
 from rollspan.record import event_attributes
-from rollspan.spandata import AttributeValue, FinishedTrace
+from rollspan.spandata import AttributeValue
 
 from .sdk_spans import SAMPLED, context_of, scope
 

@@ -11,6 +11,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from rollspan import __version__, semconv
+from rollspan.finished import FinishedTrace
 from rollspan.spandata import (
     KIND_CLIENT,
     KIND_CONSUMER,
@@ -21,7 +22,6 @@ from rollspan.spandata import (
     STATUS_OK,
     STATUS_UNSET,
     AttributeValue,
-    FinishedTrace,
     SpanData,
 )
 

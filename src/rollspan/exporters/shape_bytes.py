@@ -16,10 +16,11 @@ from typing import Any, Final, NamedTuple
 
 from rollspan import health, ids, semconv
 from rollspan.describe import SUBMISSION
+from rollspan.finished import FinishedTrace
 from rollspan.record import event_attributes
 from rollspan.rows import SessionRows, with_record
 from rollspan.shapes import expressions
-from rollspan.spandata import KIND_INTERNAL, FinishedTrace, Link, SpanData
+from rollspan.spandata import KIND_INTERNAL, Link, SpanData
 
 from .keyvalues import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, small_numbers, varint
 from .span_bytes import event_body, link_bytes, log_ids, span_body

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rollspan import semconv
+from rollspan.finished import FinishedTrace
 from rollspan.record import event_attributes
-from rollspan.spandata import FinishedTrace, Link, SpanData
+from rollspan.spandata import Link, SpanData
 
 from .keyvalues import (
     LINK_ATTRIBUTES,

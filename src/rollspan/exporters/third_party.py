@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final
 
-from rollspan.spandata import AttributeValue, FinishedTrace
+from rollspan.finished import FinishedTrace
+from rollspan.spandata import AttributeValue
 
 from .base import Delivered, Refused, Result, Retry
 from .helper import Helper
