@@ -51,7 +51,7 @@ class phase(Scope):  # noqa: N801 - used like a function
         return phase(self._name, **self._attributes)
 
     def __enter__(self) -> Any:
-        if switch._runtime is None and switch.runtime() is None:  # noqa: SLF001 - off costs this
+        if switch._runtime is None and (switch._decided or switch.runtime() is None):  # noqa: SLF001 - off costs this
             self._entered = (None, None, self._entered)
             return NULL
         try:
@@ -143,7 +143,7 @@ class session(Scope):  # noqa: N801
         return session(session_id=self._session_id, **self._arguments)
 
     def __enter__(self) -> Any:
-        runtime = switch._runtime or switch.runtime()  # noqa: SLF001 - off costs this
+        runtime = switch._runtime or (None if switch._decided else switch.runtime())  # noqa: SLF001 - off costs this
         if runtime is None:
             self._entered = (None, None, self._entered)
             return NULL
@@ -340,7 +340,7 @@ _RECORDERS = {
 
 def _on(name: str) -> Any:
     """The innermost open phase of this name, or the null object."""
-    if switch._runtime is None and switch.runtime() is None:  # noqa: SLF001
+    if switch._runtime is None and (switch._decided or switch.runtime() is None):  # noqa: SLF001
         return NULL
     span = found = switch.context.current()
     while span is not None and span.row[_NAME] != name:
