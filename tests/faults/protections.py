@@ -319,7 +319,7 @@ PROTECTIONS = (
     Protection(
         "tests/faults/test_hostile.py::test_hostile_values_and_names",
         "attributes.py",
-        '    return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")',
+        "    return NOT_FINITE[0 if value != value else 1 if value > 0 else 2]",
         "    return value",
     ),
     Protection(
@@ -373,9 +373,9 @@ PROTECTIONS = (
     ),
     Protection(
         "tests/faults/test_context.py::test_generators_closed_by_the_garbage_collector",
-        "tracelog.py",
-        "if self._touched:",
-        "if False:",
+        "context.py",
+        'return next(reversed(_collector)) == "start"',
+        "return False",
     ),
     Protection(
         "tests/faults/test_context.py::test_tasks_threads_and_executors_keep_to_their_session",
@@ -398,8 +398,8 @@ PROTECTIONS = (
     Protection(
         "tests/test_routes.py::test_records_are_complete_where_a_provider_samples",
         "tracelog.py",
-        "            self.tracer = None  # their sampler left it out: the record is ours all the same\n",
-        "            raise RuntimeError\n",
+        "self.sampled = mirror.is_recording()",
+        "assert mirror.is_recording()",
     ),
     Protection(
         "tests/test_routes.py::test_own_route_samples_traces_and_keeps_records",
