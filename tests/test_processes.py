@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from rollspan.testing import OtlpReceiver
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -351,3 +353,40 @@ def test_runs_in_one_folder_are_told_apart(run_program: Run, tmp_path: Path) -> 
     assert sorted(runs[("--all-runs",)]) == ["first", "second"]
     assert "2 runs are in here" in shown[()].stderr
     assert "first, second" in shown[("--run", "third")].stderr
+
+
+POOL_WITH_A_PROVIDER = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import rollspan
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+def score(x):
+    with rollspan.phase("reward"):
+        return x * 2
+
+if __name__ == "__main__":
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=60000))
+    trace.set_tracer_provider(provider)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as inner:
+        pool = rollspan.TracedExecutor(inner)
+        for task in range(3):
+            with rollspan.session(task_id=task):
+                assert pool.submit(score, 4).result() == 8
+    provider.shutdown()
+"""
+
+
+def test_a_forked_pool_s_spans_leave_by_the_program_s_provider(
+    run_program: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """A pool's process ends without atexit handlers: what its copy of the provider holds is sent all the same."""
+    with OtlpReceiver() as receiver:
+        env = {"PYTHONWARNINGS": "ignore", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+        run_program(POOL_WITH_A_PROVIDER, env=env)
+        names = [span["name"] for span in receiver.spans()]
+    assert sorted(names) == ["reward"] * 3 + ["rollout"] * 3

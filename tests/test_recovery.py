@@ -367,3 +367,12 @@ def test_a_misspelt_switch_is_told(run_program: Run, tmp_path: Path) -> None:
     )
     assert "did you mean ROLLSPAN_ENABLED?" in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_recover_of_the_folder_above_names_the_runs_below(run_program: Run, tmp_path: Path) -> None:
+    """Somebody who is one folder too high is not told that nothing was lost."""
+    run_program(LEFT, "kill", check=False)
+    above = recover(tmp_path)
+    assert above.returncode == 2
+    assert str(tmp_path / "data") in above.stderr
+    assert "Nothing to recover" not in above.stdout

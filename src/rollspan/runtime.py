@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import threading
 import time
@@ -55,6 +56,16 @@ def endpoints(settings: Settings) -> dict[str, str]:
 
 
 _NEVER = object()
+
+
+def _flush_provider(deadline: float) -> None:
+    """In a child of multiprocessing: have a user's provider send what it holds, for no atexit handler of its does."""
+    provider = otel_trace.get_tracer_provider()
+    if multiprocessing.parent_process() is None or not isinstance(provider, TracerProvider):
+        return
+    flush = threading.Thread(target=provider.force_flush, name="rollspan-provider", daemon=True)
+    flush.start()
+    flush.join(max(deadline - time.monotonic(), 0.1))
 
 
 class Runtime:
@@ -236,6 +247,7 @@ class Runtime:
                     self.settings.dir,
                 )
             self._adoption.join()
+        _flush_provider(deadline)
         return delivered
 
     @staticmethod

@@ -54,3 +54,14 @@ def report(outcomes: Sequence[Outcome]) -> int:
         if outcome.left_because:
             click.echo(f"{outcome.name}: something stays in the journal: {outcome.left_because}", err=True)
     return int(any(outcome.left_because for outcome in outcomes))
+
+
+def folders_below(directory: Path) -> list[Path]:
+    """The runs' folders in `directory`, where it is none itself: somebody named the folder above."""
+    if _is_a_runs(directory):
+        return []
+    return sorted(folder for folder in directory.glob("*/") if _is_a_runs(folder))
+
+
+def _is_a_runs(folder: Path) -> bool:
+    return (folder / "journal").is_dir() or any(folder.glob("sessions-*.jsonl"))
