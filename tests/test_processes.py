@@ -333,11 +333,11 @@ def test_a_wrong_value_is_reported_once_and_the_default_used(run_program: Run, t
 
 def test_runs_in_one_folder_are_told_apart(run_program: Run, tmp_path: Path) -> None:
     """Each record names its run; `show` takes the latest run, another by its id, or all."""
-    for name in ("first", "second"):
+    for name in ("first", "second", "fifth"):
         run_program("import rollspan\nwith rollspan.session(): pass\n", env={"ROLLSPAN_RUN_ID": name})
-    assert [r["run_id"] for r in records(tmp_path / "data")] == ["first", "second"]
+    assert [r["run_id"] for r in records(tmp_path / "data")] == ["first", "second", "fifth"]
     shown = {}
-    for options in ((), ("--run", "fi"), ("--all-runs",), ("--run", "third")):
+    for options in ((), ("--run", "fir"), ("--run", "fi"), ("--all-runs",), ("--run", "third")):
         shown[options] = run_program(
             "import sys\nfrom rollspan.cli.main import main\nmain(['show', '--json', '--slowest', '9', *sys.argv[1:]])\n",
             *options,
@@ -345,14 +345,16 @@ def test_runs_in_one_folder_are_told_apart(run_program: Run, tmp_path: Path) -> 
         )
     runs = {o: [json.loads(line)["run_id"] for line in d.stdout.splitlines()] for o, d in shown.items()}
     assert runs == {
-        (): ["second"],
-        ("--run", "fi"): ["first"],
+        (): ["fifth"],
+        ("--run", "fir"): ["first"],
+        ("--run", "fi"): [],
         ("--all-runs",): runs[("--all-runs",)],
         ("--run", "third"): [],
     }
-    assert sorted(runs[("--all-runs",)]) == ["first", "second"]
-    assert "2 runs are in here" in shown[()].stderr
-    assert "first, second" in shown[("--run", "third")].stderr
+    assert sorted(runs[("--all-runs",)]) == ["fifth", "first", "second"]
+    assert "3 runs are in here" in shown[()].stderr
+    assert "fifth, first, second" in shown[("--run", "third")].stderr
+    assert "2 runs begin with 'fi', give more of the id: fifth, first" in shown[("--run", "fi")].stderr
 
 
 POOL_WITH_A_PROVIDER = """

@@ -136,6 +136,12 @@ def _of_one_run(context: click.Context, records: list[Record], run_id: str | Non
     shown = ", ".join(map(view.safe, runs[-_FEW:]))
     if not chosen:
         _give_up(context, f"no run here begins with {run_id!r}; there are: {shown}")
+    fit = sorted({str(record.get("run_id")) for record in chosen})
+    if len(fit) > 1 and run_id not in fit:
+        shown = ", ".join(map(view.safe, fit[-_FEW:]))
+        _give_up(context, f"{len(fit)} runs begin with {run_id!r}, give more of the id: {shown}")
+    if run_id in fit:
+        chosen = [record for record in chosen if record.get("run_id") == run_id]
     if run_id is None and len(runs) > 1:
         _tell(
             f"{len(runs)} runs are in here, this is the latest; --run ID or --all-runs shows others: {shown}"
