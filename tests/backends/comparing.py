@@ -38,7 +38,9 @@ def by_id(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
 
 def exact(span: SpanData) -> tuple[object, ...]:
     """Everything of a span, in a form that compares types too (1, 1.0 and True are three values)."""
-    attributes = sorted((name, _typed(value)) for name, value in span.attributes.items())
+    # Jaeger notes on spans, for good, that it was asked for their trace before all of it was there.
+    own = {name: value for name, value in span.attributes.items() if not name.startswith("@jaeger@")}
+    attributes = sorted((name, _typed(value)) for name, value in own.items())
     links = [
         (link.trace_id, link.span_id, sorted((name, _typed(v)) for name, v in link.attributes.items()))
         for link in span.links
