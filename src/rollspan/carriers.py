@@ -14,11 +14,11 @@ from opentelemetry import propagate
 from opentelemetry import trace as otel_trace
 
 from . import context, describe, health, ids, lines, owner, semconv
-from .attributes import fit, fit_name
+from .attributes import fit
 from .lines import ATTRIBUTES, NAME, REF
 from .null import NULL
 from .scope import Scope
-from .session_scopes import Activation, Block, Execution, SessionPhase
+from .session_scopes import Block
 from .span import RolloutSpan
 from .tracelog import TraceLog
 
@@ -191,18 +191,6 @@ class RemoteSession(TraceLog, Block):
     def set_attribute(self, key: str, value: Any) -> None:
         """As `mark_enqueued`."""
         self._not_here("set_attribute()")
-
-    def execution(self, **attributes: Any) -> Scope:
-        """The workflow runs here: a phase of the session, as any other; its waits are its own process's."""
-        return Execution(self, semconv.EXECUTION, attributes)
-
-    def phase(self, name: str, /, **attributes: Any) -> Scope:
-        """A phase of this session, whatever session is current; else as `rollspan.phase`."""
-        return SessionPhase(self, fit_name(name), attributes)
-
-    def activate(self) -> Scope:
-        """Make this session current in this thread or task, without a phase."""
-        return Activation(self)
 
     def start_execution(self, given: Mapping[str, Any]) -> RolloutSpan | None:
         """Open the phase `execution` below the one that the carrier was made in."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import semconv
+from .attributes import fit_name
 from .scope import Scope
 
 if TYPE_CHECKING:
@@ -69,11 +71,26 @@ class Life(Activation):
 
 
 class Block:
-    """A session as a block of its own: `with rollspan.start_session()`, sync or async."""
+    """What a session can be entered by: its execution, a phase, and itself, as a block of its own.
+
+    That is `with rollspan.start_session()`, sync or async.
+    """
 
     __slots__ = ()
 
     _life: Scope
+
+    def execution(self, **attributes: Any) -> Scope:
+        """The workflow runs: a context manager, sync or async. Ends the wait before it."""
+        return Execution(self, semconv.EXECUTION, attributes)
+
+    def phase(self, name: str, /, **attributes: Any) -> Scope:
+        """A phase of this session, whatever session is current; else as `rollspan.phase`."""
+        return SessionPhase(self, fit_name(name), attributes)
+
+    def activate(self) -> Scope:
+        """Make this session current in this thread or task, without a phase."""
+        return Activation(self)
 
     def __enter__(self) -> Any:
         if not hasattr(self, "_life"):

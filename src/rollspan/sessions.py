@@ -21,8 +21,7 @@ from .attributes import (
     fit_root,
 )
 from .lines import ATTRIBUTES, END, NAME, START
-from .scope import Scope
-from .session_scopes import Activation, Block, Execution, SessionPhase
+from .session_scopes import Block
 from .span import RolloutSpan
 from .tracelog import TraceLog
 from .waits import WaitingTrace
@@ -159,18 +158,6 @@ class Session(WaitingTrace, Block):
             health.internal_error("session.mark_enqueued")
 
     # Phases.
-
-    def execution(self, **attributes: Any) -> Scope:
-        """The workflow runs: a context manager, sync or async. Ends the wait before it."""
-        return Execution(self, semconv.EXECUTION, attributes)
-
-    def phase(self, name: str, /, **attributes: Any) -> Scope:
-        """A phase of this session, whatever session is current; else as `rollspan.phase`."""
-        return SessionPhase(self, fit_name(name), attributes)
-
-    def activate(self) -> Scope:
-        """Make this session current in this thread or task, without a phase."""
-        return Activation(self)
 
     def start_phase(
         self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
