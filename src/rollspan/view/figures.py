@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rollspan import semconv
+from rollspan.attributes import NOT_FINITE
 from rollspan.record import Record
 from rollspan.view.reading import intervals, submitted, total, verdict
 from rollspan.view.text import finite, number
@@ -16,7 +17,6 @@ TOTAL, UNATTRIBUTED = "total", "unattributed"
 _KNOWN_ORDER = (semconv.EXECUTION, semconv.GENERATE, semconv.TOOLCALL, semconv.REWARD)
 _STATUS_ORDER = (semconv.ACCEPTED, semconv.REJECTED, semconv.FAILED, semconv.DROPPED, semconv.PENDING)
 _REWARD_FIELD = "reward_calc"
-_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 _NO_PHASES = frozenset({*WAIT_ORDER, TOTAL, UNATTRIBUTED})
 
 
@@ -39,7 +39,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     for key in ("input_tokens", "output_tokens", "turns", "reward"):
         if values := [value for record in records if (value := number(record, key)) is not None]:
             result[key] = _spread(values)
-    if not_finite := Counter(record["reward"] for record in records if record.get("reward") in _NOT_FINITE):
+    if not_finite := Counter(record["reward"] for record in records if record.get("reward") in NOT_FINITE):
         result["rewards_not_finite"] = dict(not_finite)
     if versions := _weight_versions(records):
         result["weight_versions"] = versions
