@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rollspan import describe, health
 from rollspan.attributes import MAX_ATTRIBUTES, clean, clean_into, fit
+from rollspan.plain import put
 
 
 class Colour(enum.Enum):
@@ -199,7 +200,7 @@ def test_the_short_way_comes_to_the_same_as_the_long_one(
     clean_into(expected, describe.given_attributes(phase, something, content=content), 100)
     for _ in range(2):
         target: dict[str, Any] = {}
-        describe.put(target, phase, words, Limits(100, content))
+        put(target, phase, words, Limits(100, content))
         read = describe.described(phase, fit(target, 100))
         assert {k: (v, type(v)) for k, v in read.items()} == {k: (v, type(v)) for k, v in expected.items()}
 
@@ -233,8 +234,8 @@ def test_content_is_put_nowhere(phase: str | None, words: list[tuple[Any, Any]],
     for content in (True, False):  # nothing is learned from where it was allowed
         target: dict[str, Any] = {}
         for word, value in words:
-            describe.put(target, phase, {word: value}, Limits(100, content))
-        describe.put(target, phase, {**dict(words), "failure": failure}, Limits(100, content))
+            put(target, phase, {word: value}, Limits(100, content))
+        put(target, phase, {**dict(words), "failure": failure}, Limits(100, content))
     assert "SECRET" not in repr(target)
     assert "Error" in str(target["failure"])
 
@@ -242,11 +243,11 @@ def test_content_is_put_nowhere(phase: str | None, words: list[tuple[Any, Any]],
 def test_put_keeps_within_the_number_of_attributes() -> None:
     """However attributes come, in crowds or one after the other, a span keeps so many."""
     crowd: dict[str, Any] = {}
-    describe.put(crowd, "generate", {f"k{i}": i for i in range(MAX_ATTRIBUTES + 5)}, Limits(100, False))
+    put(crowd, "generate", {f"k{i}": i for i in range(MAX_ATTRIBUTES + 5)}, Limits(100, False))
     assert len(crowd) == MAX_ATTRIBUTES
     single: dict[str, Any] = {}
     for i in range(MAX_ATTRIBUTES + 5):
-        describe.put(single, "generate", {f"k{i}": i}, Limits(100, False))
-    describe.put(single, "generate", {"weight_version": 3, "k0": "new"}, Limits(100, False))
+        put(single, "generate", {f"k{i}": i}, Limits(100, False))
+    put(single, "generate", {"weight_version": 3, "k0": "new"}, Limits(100, False))
     assert len(single) == MAX_ATTRIBUTES
     assert single["k0"] == "new"

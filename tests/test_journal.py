@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,36 +125,57 @@ def test_without_room_it_goes_on_in_memory(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_a_signal_handler_may_append(tmp_path: Path) -> None:
-    """A handler that comes in the middle of an append has its line written behind that one, not into it."""
+    """A handler that comes in the middle of an append has its line written beside that one, not into it."""
     journal = journal_in(tmp_path)
-    real = journal._copy
+    handled: list[int] = []
 
-    def interrupted(data: bytes) -> None:
-        if data == line(0):
-            journal.append(line(1))
-        real(data)
+    def handler(signum: int, frame: object) -> None:
+        handled.append(signum)
+        journal.append(line(-len(handled), 100))
 
-    journal._copy = interrupted  # type: ignore[method-assign]
-    journal.append(line(0))
-    assert read_all(journal) == line(0) + line(1)
+    before = signal.signal(signal.SIGALRM, handler)
+    written = 0
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0001)
+        while len(handled) < 300:
+            written += 1
+            journal.append(line(written, written % 700))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    found = [orjson.loads(each.payload)["n"] for each in lines.split(read_all(journal))]
+    assert [n for n in found if n > 0] == list(range(1, written + 1))
+    assert sorted(n for n in found if n < 0) == list(range(-len(handled), 0))
+    assert not health.counters().get("journal.damaged_lines")
 
 
 def test_threads_append_at_once(tmp_path: Path) -> None:
-    """Lines of many threads are all there, each whole."""
+    """Lines of many threads are all there, each whole, and a reader who follows them meets each once."""
     journal = journal_in(tmp_path)
+    followed = b""
+    at = START
 
     def work(k: int) -> None:
-        for i in range(200):
+        for i in range(400):
             journal.append(line(k * 1000 + i, i % 50))
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert sorted(read_all(journal).split(b"\n")[:-1]) == sorted(
-        line(k * 1000 + i, i % 50)[:-1] for k in range(8) for i in range(200)
-    )
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for t in threads:
+            t.start()
+        while any(t.is_alive() for t in threads):
+            chunk, _, at = journal.read(at, 700)
+            followed += chunk
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    followed += read_all(journal, at)
+    expected = sorted(line(k * 1000 + i, i % 50)[:-1] for k in range(8) for i in range(400))
+    assert sorted(read_all(journal).replace(b"\0", b"").split(b"\n")[:-1]) == expected
+    assert sorted(followed.replace(b"\0", b"").split(b"\n")[:-1]) == expected
 
 
 def test_a_killed_writer_leaves_every_line(tmp_path: Path) -> None:

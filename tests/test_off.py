@@ -162,6 +162,8 @@ def test_a_wrong_call_fails_off_as_it_does_on(
             wrong(session)
         with rollspan.session(), rollspan.phase("generate") as span, pytest.raises(TypeError):
             span.record_generation(3)
+        with rollspan.session(), rollspan.phase("generate"), pytest.raises(TypeError, match="'tokens'"):
+            rollspan.record_generation(input_tokens=1, tokens=2)  # type: ignore[call-arg]
         session.mark_dropped("done")
 
 

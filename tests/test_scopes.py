@@ -33,6 +33,7 @@ def test_a_phase_is_the_current_opentelemetry_span(rec: Recording) -> None:
     """Inside a phase OpenTelemetry's current span is the phase, so that others' spans nest below it."""
     with rollspan.session() as s, rollspan.phase("generate") as span:
         assert otel_trace.get_current_span() is span
+        assert isinstance(span, otel_trace.Span)
         assert span.get_span_context().is_valid
         assert f"{span.get_span_context().trace_id:032x}" == s.trace_id
         assert rollspan.current_span() is span
@@ -128,10 +129,10 @@ def test_a_generator_holds_nothing_across_its_yield(rec: Recording) -> None:
     with rollspan.session() as s:
         first, second = stream(), stream()
         assert next(first) == "stream"
-        assert rollspan.current_span() is s.root
+        assert rollspan.current_span() is s
         assert next(second) == "stream"
         assert next(first) == "stream"
-        assert rollspan.current_span() is s.root
+        assert rollspan.current_span() is s
         list(first)
         list(second)
     shape = tree(rec.traces()[0].spans)
@@ -208,10 +209,10 @@ def test_an_abandoned_async_generator_leaves_nothing_current(
             async for i in stream():
                 if i == 1:
                     break
-            assert rollspan.current_span() is s.root
+            assert rollspan.current_span() is s
             gc.collect()
             await asyncio.sleep(0.01)
-            assert rollspan.current_span() is s.root
+            assert rollspan.current_span() is s
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(main())
@@ -439,6 +440,29 @@ def test_one_phase_object_entered_twice(rec: Recording) -> None:
             pass
         assert rollspan.current_span().name == "rollout"
     assert tree(rec.traces()[0].spans) == {"rollout": {"again": {"again": {}}}}
+
+
+def test_a_phase_object_forgets_what_its_last_entry_was_given(rec: Recording) -> None:
+    """Entered again after it was left, it is another span, with the attributes that it was made with."""
+    reward = rollspan.phase("reward", note="made")
+    with rollspan.session():
+        with reward as first:
+            rollspan.record_reward(0.5)
+        with reward as second:
+            pass
+    assert first is not second
+    spans = [span for span in rec.traces()[0].spans if span.name == "reward"]
+    assert [span.span_id for span in spans] == [each.get_span_context().span_id for each in (first, second)]
+    assert [span.attributes.get("rl.reward.score") for span in spans] == [0.5, None]
+    assert [span.attributes["note"] for span in spans] == ["made", "made"]
+
+
+def test_a_span_that_is_entered_itself_ends_with_its_block(rec: Recording) -> None:
+    """As OpenTelemetry's own spans do."""
+    with rollspan.session() as session, session.phase("tool") as span:
+        with span as same:
+            assert same is span
+        assert not span.is_recording()
 
 
 def test_one_phase_object_in_many_threads_and_tasks(rec: Recording) -> None:

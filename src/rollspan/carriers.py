@@ -41,14 +41,14 @@ def inject(span: RolloutSpan) -> dict[str, str]:
     propagate.inject(carrier, here)
     session_id = getattr(span.owner, "session_id", None)
     if session_id is not None:
-        phase = semconv.SESSION if span.parent is None and span.owner.root is span else span.name
+        phase = semconv.SESSION if span.parent is None else span.name
         carrier[SESSION_KEY] = urlencode(
             {"id": session_id, "phase": phase, "offset": span.owner.offset, "boot": owner.boot()}
         )
     return carrier
 
 
-class RemoteSession(TraceLog, Block):
+class RemoteSession(Block, TraceLog):
     """A session of another process, seen from here: phases can be made in it, nothing can be decided."""
 
     __slots__ = ("_export_here", "_life", "collected", "ended", "session_id", "status")
@@ -64,21 +64,19 @@ class RemoteSession(TraceLog, Block):
     ) -> None:
         """With `collect` finished spans are kept in `collected`, for the caller to take home into the record."""
         super().__init__(runtime)
-        self.trace_int = parent.trace_id
         self.trace_hex = b"%032x" % parent.trace_id
         self.sampled = parent.trace_flags.sampled
         self.tracer = runtime.tracer() if export_here else None
-        root = self.root
-        root.row[REF] = f"{parent.span_id:016x}"
-        root.row[NAME] = about.get("phase", semconv.SESSION)
-        root._span_context = parent  # noqa: SLF001
+        self.row[REF] = f"{parent.span_id:016x}"
+        self.row[NAME] = about.get("phase", semconv.SESSION)
+        self._span_context = parent
         self._export_here = export_here
         # Numbers are its own process's to give; ids of another one's spans must only be unique.
         self._indices = iter(lambda: f"{ids.span_id():016x}", "")
         self.collected: list[list[Any]] | None = [] if collect else None
         self.session_id = about["id"]
         self.status = semconv.PENDING
-        self.ended = False
+        self.ended = False  # type: ignore[misc]
         offset = about.get("offset", "")
         if about.get("boot") == owner.boot() != "" and offset.lstrip("-").isdigit():
             self.offset = int(offset)  # one machine, one monotonic clock: the same line of time
@@ -92,7 +90,7 @@ class RemoteSession(TraceLog, Block):
         """Open a phase below what is current here, else below the phase that the carrier was made in."""
         if parent is None:
             current = context.current()
-            parent = current if current is not None and current.owner is self else self.root
+            parent = current if current is not None and current.owner is self else self
         return self.start_span(name, parent, given)
 
     def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
@@ -113,11 +111,11 @@ class RemoteSession(TraceLog, Block):
 
     def keep(self, row: list[Any]) -> None:
         """Bring the span home with the result, or export it from here."""
-        self._keep(row, {span.ref: span.name for span in [self.root, *self.open_spans()]})
+        self._keep(row, {span.ref: span.name for span in [self, *self.open_spans()]})
 
     def adopt(self, rows: list[list[Any]]) -> None:
         """Take finished spans that yet another process brought here."""
-        names = {span.ref: span.name for span in [self.root, *self.open_spans()]}
+        names = {span.ref: span.name for span in [self, *self.open_spans()]}
         names.update((row[0], row[2]) for row in rows)
         for row in rows:
             self._keep(row, names)
@@ -194,7 +192,7 @@ class RemoteSession(TraceLog, Block):
 
     def start_execution(self, given: Mapping[str, Any]) -> RolloutSpan | None:
         """Open the phase `execution` below the one that the carrier was made in."""
-        return self.start_span(semconv.EXECUTION, self.root, given)
+        return self.start_span(semconv.EXECUTION, self, given)
 
     def finish(self, exc: BaseException | None = None) -> None:
         """Nothing: a block of it ends, not the session."""
@@ -202,7 +200,7 @@ class RemoteSession(TraceLog, Block):
     def carrier(self) -> dict[str, str]:
         """What takes the session further on."""
         current = context.current()
-        return inject(current if current is not None and current.owner is self else self.root)
+        return inject(current if current is not None and current.owner is self else self)
 
 
 def extract(
@@ -219,18 +217,18 @@ def extract(
             ", ".join(sorted(raw)) or "none",
         )
         return None
-    session = runtime.live.get(parent.trace_id)
+    session = runtime.live.get(b"%032x" % parent.trace_id)
     if session is not None:  # it never left this process
         return cast("RolloutSpan", session.find_open(parent.span_id))
     about = {key: values[0] for key, values in parse_qs(raw.get(SESSION_KEY, "")).items()}
     about.setdefault("id", f"{parent.trace_id:032x}")
-    return RemoteSession(runtime, parent, about, collect=collect, export_here=export_here).root
+    return RemoteSession(runtime, parent, about, collect=collect, export_here=export_here)
 
 
 class Attached(Scope):
     """`rollspan.attach(carrier)`."""
 
-    __slots__ = ("_carrier",)
+    __slots__ = ("_carrier", "_entered")
 
     def __init__(self, carrier: Mapping[str, str]) -> None:
         super().__init__()

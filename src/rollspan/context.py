@@ -6,73 +6,51 @@ between (an HTTP client's) changes the latter and leaves ours.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections import OrderedDict
-from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 from opentelemetry.context import Context
 
 from .lines import END
+from .span import RolloutSpan
 
-if TYPE_CHECKING:
-    from .span import RolloutSpan
-
-_PHASE_KEY = "rollspan-phase"
+PHASE_KEY = "rollspan-phase"
 _STEP_KEY = "rollspan-step"
 
 
 # Where the API still keeps its context in a variable of this name, that is asked directly: every phase does so often.
 _variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
-_get_current, _attach = (
-    (_variable.get, _variable.set)
+get_current, set_current, reset = (
+    (_variable.get, _variable.set, _variable.reset)
     if isinstance(_variable, ContextVar)
-    else (otel_context.get_current, otel_context.attach)
+    else (otel_context.get_current, otel_context.attach, otel_context.detach)
 )
 
-_OTEL_SPAN_KEY = next(iter(otel_trace.set_span_in_context(otel_trace.INVALID_SPAN, Context())))
+SPAN_KEY = next(iter(otel_trace.set_span_in_context(otel_trace.INVALID_SPAN, Context())))
+
+
+otel_trace.Span.register(RolloutSpan)
 
 
 def attach(span: RolloutSpan) -> Any:
     """Make `span` current in this thread or task; returns what `detach` wants."""
-    return _attach(Context({**_get_current(), _OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
-
-
-def enter(name: str, given: Mapping[str, Any]) -> tuple[RolloutSpan, Any] | None:
-    """Open a phase below the innermost one that is open here, and make it current; None where there is none.
-
-    Gives the span, and what `detach` wants.
-    """
-    here = _get_current()
-    parent: RolloutSpan | None = here.get(_PHASE_KEY)  # type: ignore[assignment]
-    while parent is not None and (parent.row[END] is not None or parent.owner.runtime.abandoned):
-        parent = parent.parent
-    if parent is None:
-        return None
-    span = parent.owner.start_phase(name, given, parent)
-    if span is None:
-        return None
-    return span, _attach(Context({**here, _OTEL_SPAN_KEY: span, _PHASE_KEY: span}))
+    return set_current(Context({**get_current(), SPAN_KEY: span, PHASE_KEY: span}))
 
 
 def attach_step(span: RolloutSpan) -> Any:
     """Make a trainer's step current: its own spans hang below it, sessions only link to it."""
-    return _attach(Context({**_get_current(), _OTEL_SPAN_KEY: span, _STEP_KEY: span}))
+    return set_current(Context({**get_current(), SPAN_KEY: span, _STEP_KEY: span}))
 
 
 def detach(token: Any) -> None:
     """Undo an `attach`. In another context than it was made in there is nothing of ours to undo."""
-    variable = getattr(token, "var", None)
-    if variable is None:
-        otel_context.detach(token)
-        return
-    try:  # noqa: SIM105 - on every phase's way
-        variable.reset(token)
-    except (ValueError, RuntimeError):  # left in another context (an abandoned generator), or left twice
-        pass
+    with contextlib.suppress(ValueError, RuntimeError):  # an abandoned generator's, or left twice
+        reset(token)
 
 
 # What the garbage collector did last comes last. Called by it, and in C: no signal handler runs in there, whose exception
@@ -92,7 +70,7 @@ def in_a_finalizer() -> bool:
 
 def current() -> RolloutSpan | None:
     """The innermost span of a session that is open in the current context; ended ones are skipped."""
-    span: RolloutSpan | None = _get_current().get(_PHASE_KEY)  # type: ignore[assignment]
+    span: RolloutSpan | None = get_current().get(PHASE_KEY)  # type: ignore[assignment]
     while span is not None and (span.row[END] is not None or span.owner.runtime.abandoned):
         span = span.parent
     return span
@@ -100,5 +78,5 @@ def current() -> RolloutSpan | None:
 
 def current_step() -> RolloutSpan | None:
     """The step that is open in the current context."""
-    span: RolloutSpan | None = _get_current().get(_STEP_KEY)  # type: ignore[assignment]
+    span: RolloutSpan | None = get_current().get(_STEP_KEY)  # type: ignore[assignment]
     return span if span is not None and not span.ended and not span.owner.runtime.abandoned else None

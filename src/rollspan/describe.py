@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from . import health, semconv
-from .attributes import INT64, MAX_ATTRIBUTES, NOT_FINITE, clean, clean_into, error_type, fit_name
+from .attributes import INT64, NOT_FINITE, clean, clean_into, error_type, fit_name
 
 _T = TypeVar("_T")
 
@@ -104,10 +104,17 @@ _KINDS: dict[str | None, dict[str, frozenset[type]]] = {
     },
     semconv.REWARD: {"score": _WHOLE | {float}},
 }
-_MOST_GIVEN: Final = MAX_ATTRIBUTES // 2
 
-# By phase, names and types of what is given: whether it may stand in the journal as it is. There are few.
-_plain: dict[tuple[Any, ...], bool] = {}
+
+def kinds(phase: str | None, name: Any) -> frozenset[type]:
+    """The types in which an attribute of this name may stand in the journal as it was given; none for content."""
+    if type(name) is not str or fit_name(name) is not name:
+        return frozenset()
+    if name in _LONG.get(phase, ()) or is_content(phase, name):
+        return frozenset()
+    return _KINDS.get(phase, {}).get(name, _SCALARS)
+
+
 _MOST_REMEMBERED: Final = 4096
 
 
@@ -130,42 +137,14 @@ class Limits(Protocol):
         """Whether prompts, completions, tool arguments and results are kept."""
 
 
-def put(target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limits: Limits) -> None:
-    """Put what was given to a phase into its attributes `target`.
-
-    Scalars are taken as they are where their names allow it: whoever reads the journal describes them (see
-    `described`), and whoever writes it looks at the values once, all together. Anything else is brought into its form
-    here and now: it may change, or must not be kept. Prompts, completions, tool arguments and results are left out
-    unless content is to be captured; then they are given as JSON text.
-    """
-    shape = (phase, *given, *map(type, given.values()))
-    plain = _plain.get(shape)
-    if plain is None:
-        plain = _remember(_plain, shape, _are_plain(phase, given))
-    if plain and len(target) < _MOST_GIVEN:
-        target.update(given)
-    else:
-        put_described(target, phase, given, limits)
-
-
-def _are_plain(phase: str | None, given: Mapping[Any, Any]) -> bool:
-    return len(given) < _MOST_GIVEN and all(_is_plain(phase, name, type(given[name])) for name in given)
-
-
-def _is_plain(phase: str | None, name: Any, kind: type) -> bool:
-    return (
-        type(name) is str
-        and kind in _KINDS.get(phase, {}).get(name, _SCALARS)
-        and fit_name(name) is name
-        and name not in _LONG.get(phase, ())
-        and not is_content(phase, name)
-    )
-
-
 def put_described(
     target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], limits: Limits
 ) -> None:
-    """As `put`, everything under the specification's names and in its form."""
+    """Put what was given to a phase into its attributes `target`, under the specification's names and in its form.
+
+    Prompts, completions, tool arguments and results are left out unless content is to be captured; then they are given
+    as JSON text.
+    """
     known = described(phase, target)
     if known is not target:
         target.clear()

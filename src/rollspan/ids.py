@@ -9,22 +9,24 @@ _BLOCK = 256  # ids made at a time: one system call for that many sessions
 _GOLDEN = 0x9E3779B97F4A7C15  # odd, so that multiples of it are distinct modulo 2**64
 _MASK64 = (1 << 64) - 1
 
-_pool: list[int] = []
+_NONE = b"0" * 32
+
+_pool: list[bytes] = []
 
 
-def trace_id() -> int:
-    """A new 128-bit trace id, never 0."""
+def trace_hex() -> bytes:
+    """A new trace id, never 0: 32 hex digits."""
     try:
-        return _pool.pop() or trace_id()
+        return _pool.pop()
     except IndexError:
-        block = os.urandom(16 * _BLOCK)
-        _pool.extend(int.from_bytes(block[i : i + 16], "big") for i in range(0, len(block), 16))
-        return trace_id()
+        block = os.urandom(16 * _BLOCK).hex().encode()
+        _pool.extend(each for i in range(0, len(block), 32) if (each := block[i : i + 32]) != _NONE)
+        return trace_hex()
 
 
 def span_id() -> int:
     """A new 64-bit span id, never 0, for a span outside its trace's own process."""
-    return trace_id() & _MASK64 or span_id()
+    return int(trace_hex()[16:], 16) or span_id()
 
 
 def derived_span_id(trace: int, index: int) -> int:

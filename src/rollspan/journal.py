@@ -37,13 +37,13 @@ START = Position(0, 0)
 class Segment:
     """A piece of a journal. Written through its map while it is hot; read through it, or from its file."""
 
-    __slots__ = ("map", "number", "path", "size", "used")
+    __slots__ = ("_used", "map", "number", "path", "size")
 
     def __init__(self, number: int, size: int, folder: Path | None) -> None:
         """Make it in `folder`, its pages reserved, or in anonymous memory. Raises OSError without room."""
         self.number = number
         self.size = size
-        self.used = 0
+        self._used: int | None = None
         self.path: Path | None = None
         self.map: mmap.mmap | None
         if folder is None:
@@ -61,6 +61,19 @@ class Segment:
         finally:
             os.close(descriptor)
         self.path = path
+
+    @property
+    def used(self) -> int:
+        """Bytes written so far."""
+        return self.map.tell() if self._used is None else self._used  # type: ignore[union-attr]
+
+    def seal(self) -> None:
+        """Let nobody write any more: what is left becomes zeros. Others may be writing while this begins."""
+        while self._used is None and self.map is not None:
+            used = self.map.tell()
+            with contextlib.suppress(ValueError):  # somebody has just written: less is left
+                self.map.write(bytes(self.size - used))
+                self._used = used
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes `start` to `end`, of those written so far."""
@@ -89,6 +102,7 @@ class Segment:
     def forget(self) -> None:
         """Let go of the map; the file stays."""
         if self.map is not None:
+            self._used = self.used
             self.map.close()
             self.map = None
 
@@ -132,6 +146,10 @@ def segment_files(*folders: Path) -> list[tuple[int, Path]]:
     return sorted(found.items())
 
 
+def _no_room(line: bytes) -> int:
+    raise ValueError("no segment")
+
+
 class Journal:
     """Append on one side, read from positions on the other. `lock` guards both."""
 
@@ -153,7 +171,8 @@ class Journal:
         self._active: Segment | None = None
         self._spare: Segment | None = None
         self._number = 0
-        self._busy = False
+        self._write: Callable[[bytes], int] = _no_room
+        self._rolling = False
         self._deferred: list[bytes] = []
         self.abandoned = False
 
@@ -166,36 +185,44 @@ class Journal:
                 self._roll(0)
 
     def append(self, line: bytes) -> None:
-        """Copy one framed line into the journal; one that is over drops it."""
+        """Copy one framed line into the journal; one that is over drops it.
+
+        A map knows how far it is written and takes a line in one step: no thread and no signal handler comes in between,
+        so that there is no lock to wait for.
+        """
+        try:
+            self._write(line)
+        except ValueError:
+            self._append_to_next(line)
+
+    def _append_to_next(self, line: bytes) -> None:
         if self.abandoned:
             health.count("journal.lines_after_end")
             return
         with self._lock:
-            self.append_locked(line)
+            if self._rolling:  # a signal handler came between the lines below, in this very thread
+                self._deferred.append(line)
+                return
+            self._rolling = True
+            try:
+                self._write_or_roll(line)
+                while self._deferred:
+                    self._write_or_roll(self._deferred.pop(0))
+            finally:
+                self._rolling = False
 
-    def append_locked(self, line: bytes) -> None:
-        """As `append`, for a caller that holds the lock."""
-        if self._busy:  # a signal handler came between the lines below, in this very thread
-            self._deferred.append(line)
-            return
-        self._busy = True
-        try:
-            self._copy(line)
-            while self._deferred:
-                self._copy(self._deferred.pop(0))
-        finally:
-            self._busy = False
+    def _write_or_roll(self, line: bytes) -> None:
+        while True:
+            try:
+                self._write(line)
+            except ValueError:
+                self._roll(len(line))
+            else:
+                return
 
-    def _copy(self, line: bytes) -> None:
-        size = len(line)
-        segment = self._active
-        if segment is None or segment.used + size > segment.size:
-            segment = self._roll(size)
-        at = segment.used
-        segment.map[at : at + size] = line  # type: ignore[index]
-        segment.used = at + size
-
-    def _roll(self, size: int) -> Segment:
+    def _roll(self, size: int) -> None:
+        if self._active is not None:
+            self._active.seal()
         spare, self._spare = self._spare, None
         if spare is None or spare.size < size:
             if spare is not None:
@@ -203,8 +230,8 @@ class Journal:
             spare = self._make(max(size, self._segment_bytes))
         self._segments[spare.number] = spare
         self._active = spare
+        self._write = spare.map.write  # type: ignore[union-attr]
         self._wake()
-        return spare
 
     def _make(self, size: int) -> Segment:
         with self._lock:
@@ -357,6 +384,9 @@ class Journal:
         """Stop writing. Segments are unlinked, or moved to the folder `keep_in`."""
         with self._lock:
             self.abandoned = True
+            self._write = _no_room
+            if self._active is not None:
+                self._active.seal()
             segments = list(self._segments.values())
             spare, self._spare = self._spare, None
             if spare is not None:
@@ -378,6 +408,7 @@ class Journal:
             segment.forget()
         self._segments.clear()
         self._active = self._spare = None
+        self._write = _no_room
 
     @staticmethod
     def _unlink(segment: Segment) -> None:

@@ -19,16 +19,9 @@ class Lines(Protocol):
     def append(self, line: bytes) -> None:
         """Keep one framed line."""
 
-    def append_locked(self, line: bytes) -> None:
-        """The same, for a caller that holds the machinery's lock."""
-
 
 class OpenTrace(Protocol):
     """A session or step that has not ended."""
-
-    @property
-    def root(self) -> Any:
-        """Its root span."""
 
     def checkpoint(self, older_than_ns: int) -> None:
         """Write what it has finished so far, if it is older than that."""
@@ -65,12 +58,12 @@ class Machinery(Protocol):
         """What the roots of all sessions here say, when they begin."""
 
     @property
-    def live(self) -> MutableMapping[int, Any]:
-        """Open sessions by trace id."""
+    def live(self) -> MutableMapping[bytes, Any]:
+        """Open sessions by trace id, 32 hex digits."""
 
     @property
-    def steps(self) -> MutableMapping[int, Any]:
-        """Open steps by trace id."""
+    def steps(self) -> MutableMapping[bytes, Any]:
+        """Open steps by trace id, 32 hex digits."""
 
     @property
     def abandoned(self) -> bool:
@@ -80,7 +73,7 @@ class Machinery(Protocol):
         """The tracer of a user's SDK provider, or None for light spans."""
 
     def only_open_step(self) -> Any:
-        """The root of the one step that is open in this process, else None."""
+        """The one step that is open in this process, else None."""
 
     def root_sums(self, trace_hex: bytes, part: Mapping[str, Any]) -> Mapping[str, AttributeValue]:
         """What a whole session, given as one journal line's object, came to: attributes for its root."""

@@ -45,7 +45,7 @@ class RolloutSpanProcessor(SpanProcessor):
                     runtime.start()
                     _PlainSession(runtime, span)
                 return
-            known = runtime.live.get(context.trace_id)
+            known = runtime.live.get(_hex(context.trace_id))
             if isinstance(known, _PlainSession):
                 known.note(span)
         except Exception:  # noqa: BLE001
@@ -60,7 +60,7 @@ class RolloutSpanProcessor(SpanProcessor):
             context = span.get_span_context()
             if runtime is None or context is None:
                 return
-            known = runtime.live.get(context.trace_id)
+            known = runtime.live.get(_hex(context.trace_id))
             if known is None:
                 if span.parent is not None:
                     health.count("processor.spans_without_session")
@@ -85,6 +85,10 @@ class RolloutSpanProcessor(SpanProcessor):
 def _is_ours(span: ReadableSpan) -> bool:
     scope = span.instrumentation_scope
     return scope is not None and scope.name == semconv.SCOPE_NAME
+
+
+def _hex(trace_id: int) -> bytes:
+    return b"%032x" % trace_id
 
 
 def _ref(span_id: int) -> str:
@@ -124,14 +128,13 @@ class _PlainSession:
         assert context is not None
         self._runtime = runtime
         self._root = root
-        self._trace = context.trace_id
-        self._hex = b"%032x" % context.trace_id
+        self._hex = _hex(context.trace_id)
         self._open: dict[int, Span] = {}
         self._rows: list[list[Any]] = []
         self._sequence = 0
         row = _row(root, runtime, end_ns=0)
         with runtime.lock:
-            runtime.live[self._trace] = self
+            runtime.live[self._hex] = self
             attributes = row[6]
             attributes.pop(semconv.LATE, None)
             attributes.setdefault(semconv.REQUEST_ID, next(runtime.request_ids))
@@ -168,7 +171,7 @@ class _PlainSession:
                     attributes.setdefault(semconv.REASON, semconv.WORKFLOW_EXCEPTION)
                 attributes.setdefault(semconv.CONSUMED, not failed)
             attributes.setdefault(semconv.CONSUMED, False)
-            self._runtime.live.pop(self._trace, None)
+            self._runtime.live.pop(self._hex, None)
             self._write({"a": attributes, "e": end, "st": [row[7], row[8]]}, lines.ENDS)
 
     def _write(self, part: dict[str, Any], kind: bytes = lines.GOES_ON) -> None:
@@ -191,5 +194,5 @@ class _PlainSession:
                 attributes.update({semconv.STATUS: semconv.DROPPED, semconv.REASON: reason})
             attributes.setdefault(semconv.CONSUMED, False)
             end = max([self._root.start_time or 0, *(row[5] for row in self._rows)])
-            self._runtime.live.pop(self._trace, None)
+            self._runtime.live.pop(self._hex, None)
             self._write({"a": attributes, "e": end}, lines.ENDS)

@@ -83,8 +83,8 @@ class Runtime:
             **({semconv.RUN_ID: settings.run_id} if settings.run_id else {}),
             **({semconv.ROLE: settings.role} if settings.role is not None else {}),
         }
-        self.live: dict[int, Any] = {}
-        self.steps: dict[int, OpenTrace] = {}
+        self.live: dict[bytes, Any] = {}
+        self.steps: dict[bytes, OpenTrace] = {}
         self.abandoned = False
         self.sampler = sampler_from_environment()
         self._owner: owner.Owner | None = None
@@ -153,13 +153,15 @@ class Runtime:
     def tracer(self, attach: Callable[[TracerProvider], None] | None = None) -> otel_trace.Tracer | None:
         """The tracer of a user's SDK provider, looked up anew for each session, or None for light spans.
 
-        A provider that is met for the first time is given to `attach`.
+        For a session or step, which has an `attach`: this starts with the first, and a new provider is given to it.
         """
         known, tracer = self._tracer_of
         if known is getattr(
             otel_trace, "_TRACER_PROVIDER", self
         ):  # asking the API costs more than all else here
             return tracer
+        if attach is not None:
+            self.start()
         tracer = self._look_up_tracer(attach)
         if attach is not None and (tracer is not None or self.settings.spans != "sdk"):
             self._tracer_of = getattr(otel_trace, "_TRACER_PROVIDER", _NEVER), tracer
@@ -190,7 +192,7 @@ class Runtime:
         if len(steps) != 1:
             return None
         try:
-            return next(iter(steps.values())).root
+            return next(iter(steps.values()))
         except (StopIteration, RuntimeError):  # ended meanwhile
             return None
 

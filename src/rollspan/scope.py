@@ -31,12 +31,19 @@ def late_context() -> Any:
 
 
 class Scope:
-    """One subclass for each thing that can be entered. Errors of ours never leave it; the user's always do."""
+    """One subclass for each thing that can be entered. Errors of ours never leave it; the user's always do.
 
-    __slots__ = ("_entered",)
+    A subclass has the slot `_entered`: the last entry's span and token, and what was entered before it. Here it would
+    keep a subclass from having another base with slots.
+    """
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    _entered: tuple[Any, Any, Any] | None
 
     def __init__(self) -> None:
-        self._entered: tuple[Any, Any, Any] | None = None  # span, token, what was entered before
+        self._entered = None
 
     # What a subclass says.
 
@@ -88,10 +95,7 @@ class Scope:
             else:
                 span, token = self._take(entered)
             if span is not None:
-                try:
-                    if kind is not GeneratorExit or not late_context().in_a_finalizer():
-                        token.var.reset(token)
-                except (ValueError, RuntimeError, AttributeError):  # left elsewhere, or no contextvars' token
+                if kind is not GeneratorExit or not late_context().in_a_finalizer():
                     late_context().detach(token)
                 self._finish(span, exc)
         except Exception:  # noqa: BLE001
@@ -149,7 +153,7 @@ class Scope:
 def _reset(token: Any) -> bool:
     """Whether what is entered under `token` was entered in this context, which is then as it was before."""
     try:
-        token.var.reset(token)
+        late_context().reset(token)
     except Exception:  # noqa: BLE001
         return False
     return True

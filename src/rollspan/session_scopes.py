@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SessionPhase(Scope):
-    __slots__ = ("_attributes", "_name", "_session")
+    __slots__ = ("_attributes", "_entered", "_name", "_session")
 
     def __init__(self, session: Any, name: str, attributes: Mapping[str, Any]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Execution(SessionPhase):
 
 
 class Activation(Scope):
-    __slots__ = ("_session",)
+    __slots__ = ("_entered", "_session")
 
     def __init__(self, session: Any) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Activation(Scope):
         return Activation(self._session)
 
     def _start(self) -> RolloutSpan | None:
-        return self._session.root if not self._session.ended and not self._session.abandoned else None
+        return self._session if not self._session.ended and not self._session.abandoned else None
 
     def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
         pass

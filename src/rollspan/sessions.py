@@ -6,11 +6,12 @@ import asyncio
 import concurrent.futures
 from collections.abc import Mapping
 from itertools import islice
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import StatusCode
 
-from . import clock, context, describe, health, semconv
+from . import clock, context, describe, health, plain, semconv
 from .attributes import (
     MAX_ROOT_ATTRIBUTES,
     MAX_SPAN_ATTRIBUTES,
@@ -20,7 +21,8 @@ from .attributes import (
     fit_name,
     fit_root,
 )
-from .lines import ATTRIBUTES, END, NAME, START
+from .lines import ATTRIBUTES, END, START
+from .plain import are_plain
 from .session_scopes import Block
 from .span import RolloutSpan
 from .tracelog import TraceLog
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from .machinery import Machinery
     from .stats import RolloutStats
 
+_submission = plain.kinds_of(describe.SUBMISSION)
+_GOOD = {semconv.STATUS: semconv.ACCEPTED, semconv.CONSUMED: True}
+_row, _end = attrgetter("row"), itemgetter(END)
+
 _CANCELLATIONS = (
     asyncio.CancelledError,
     concurrent.futures.CancelledError,
@@ -41,7 +47,7 @@ _CANCELLATIONS = (
 )
 
 
-class Session(WaitingTrace, Block):
+class Session(Block, WaitingTrace):
     """Made by `rollspan.session()` and `rollspan.start_session()`; every method is safe from any thread."""
 
     __slots__ = (
@@ -59,51 +65,49 @@ class Session(WaitingTrace, Block):
         self,
         runtime: Machinery,
         given: Mapping[str, Any],
-        *,
         block: bool,
         session_id: Any = None,
         tracer: Tracer | None = None,
     ) -> None:
         """`block`: the whole life is one `with` block, which has no waits. Else the queue begins now."""
-        super().__init__(runtime, tracer)
+        TraceLog.__init__(self, runtime, tracer)  # `super()` costs as much as a good part of the rest
         self.status = semconv.PENDING
         self._wait = None
         self._block = block
         self._counters: dict[str, int] = {}
         self._ends_with: RolloutSpan | None = None
-        self._executing = 0
+        self._executing: tuple[RolloutSpan, ...] = ()
         self._consumed: bool | None = None
         self.session_id = self.trace_hex.decode() if session_id is None else str(clean(session_id))
-        known = runtime.common.copy()
-        known[semconv.SESSION_ID] = self.session_id
-        known[semconv.REQUEST_ID] = next(runtime.request_ids)
-        put = describe.put if self.tracer is None else describe.put_described
-        put(known, describe.SUBMISSION, given, runtime.settings)
-        if len(known) > MAX_ROOT_ATTRIBUTES:
-            known = fit_root({}, known)
-        root = self.root
-        root.row[ATTRIBUTES] = self._changes = known
-        if root.mirror is not None:
-            root.mirror.set_attributes(known)
+        known = self.row[ATTRIBUTES] = self._changes = {
+            **runtime.common,
+            semconv.SESSION_ID: self.session_id,
+            semconv.REQUEST_ID: next(runtime.request_ids),
+        }
+        self.bare = light = self.tracer is None
+        if light and are_plain(_submission, given):
+            known.update(given)
+        elif given:
+            put = plain.put if light else describe.put_described
+            put(known, describe.SUBMISSION, given, runtime.settings)
+            if len(known) > MAX_ROOT_ATTRIBUTES:
+                self.row[ATTRIBUTES] = self._changes = fit_root({}, known)
+        if self.mirror is not None:
+            self.mirror.set_attributes(self.attributes)
         if runtime.steps:
             step = self._step()
             if step is not None:
                 self._link(step, semconv.LINK_DISPATCH, semconv.STEP_DISPATCH)
-        runtime.live[self.trace_int] = self
+        runtime.live[self.trace_hex] = self
         if not block:
-            self._open_wait(semconv.QUEUE_WAIT, root.row[START])
+            self._open_wait(semconv.QUEUE_WAIT, self.row[START])
         with self.lock:
-            self._write()
+            self._write_first()
 
     def __repr__(self) -> str:
         return f"<rollspan session {self.session_id} {self.status}>"
 
     # Where it is.
-
-    @property
-    def ended(self) -> bool:
-        """Whether the session is over."""
-        return self.root.row[END] is not None
 
     def _mine(self, what: str) -> bool:
         """Whether this process may still change the session; says once why not."""
@@ -131,9 +135,12 @@ class Session(WaitingTrace, Block):
         ids_of_step = step.get_span_context()
         number = step.owner.number  # type: ignore[attr-defined]
         attributes = {semconv.LINK_KIND: kind, **({} if number is None else {semconv.STEP: number})}
-        self._links.append([f"{ids_of_step.trace_id:032x}", f"{ids_of_step.span_id:016x}", attributes])
-        if self.root.mirror is not None:
-            self.root.mirror.add_link(ids_of_step, attributes)
+        self._links = (
+            *self._links,
+            [f"{ids_of_step.trace_id:032x}", f"{ids_of_step.span_id:016x}", attributes],
+        )
+        if self.mirror is not None:
+            self.mirror.add_link(ids_of_step, attributes)
         if number is not None:
             self.change({number_key: number})
         step.owner.tally(kind)  # type: ignore[attr-defined]
@@ -167,7 +174,7 @@ class Session(WaitingTrace, Block):
             if not self._mine("phase()"):
                 return None
             current = context.current()
-            parent = current if current is not None and current.owner is self else self.root
+            parent = current if current is not None and current.owner is self else self
         if self._wait is not None and not self._waits_for(semconv.POST_WAIT):
             with self.lock:  # whoever works on it no longer waits for a runner
                 self._close_wait(self.now())
@@ -180,8 +187,9 @@ class Session(WaitingTrace, Block):
         with self.lock:
             now = self.now()
             self._close_wait(now, semconv.RUNNER_WAIT if self._waits_for(semconv.POST_WAIT) else None)
-            self._executing += 1
-            return self.start_span(semconv.EXECUTION, self.root, given, now)
+            span = self.start_span(semconv.EXECUTION, self, given, now)
+            self._executing += (span,)
+            return span
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """As `TraceLog.end_span`; the end of the last execution begins `post_wait`."""
@@ -198,8 +206,8 @@ class Session(WaitingTrace, Block):
         if self.ended:
             return
         end = span.row[END]
-        if self._executing and span.row[NAME] == semconv.EXECUTION:
-            self._executing -= 1
+        if span in self._executing:
+            self._executing = tuple(other for other in self._executing if other is not span)
             if not self._executing and not self._block:
                 self._open_wait(semconv.POST_WAIT, end)
         if self._ends_with is span:
@@ -221,14 +229,14 @@ class Session(WaitingTrace, Block):
                 total = self._counters[name] = self._counters.get(name, 0) + int(n)
                 changes: dict[str, Any] = {}
                 clean_into(changes, {semconv.COUNTER_PREFIX + name: total}, 1024)
-                self._change(fit_root(self.root.attributes, changes))
+                self._change(fit_root(self.attributes, changes))
         except Exception:  # noqa: BLE001
             health.internal_error("session.count")
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute of the session's root."""
         if self._mine("set_attribute()"):
-            self.root.set_attribute(key, value)
+            super().set_attribute(key, value)
 
     # Verdicts.
 
@@ -322,7 +330,7 @@ class Session(WaitingTrace, Block):
                 self._set_status(status, reason, extra)
                 if status == semconv.FAILED:
                     text = str(exc) if exc is not None and self.runtime.settings.capture_content else None
-                    self.root.set_status(Status(StatusCode.ERROR, text))
+                    self.set_status(StatusCode.ERROR, text)
                 if status == semconv.ACCEPTED:
                     if not self._block:
                         if not self._executing:
@@ -337,6 +345,7 @@ class Session(WaitingTrace, Block):
         self, status: str, reason: str | None = None, extra: Mapping[str, Any] | None = None
     ) -> None:
         self.status = status
+        self.bare = False
         changes: dict[str, Any] = {semconv.STATUS: status}
         if reason is not None or extra:
             clean_into(
@@ -351,10 +360,10 @@ class Session(WaitingTrace, Block):
         if self._block:
             return
         current = context.current()
-        if current is None or current.owner is not self or current is self.root:
+        if current is None or current.owner is not self or current is self:
             self._finish_now(self.now())
             return
-        while current.parent is not None and current.parent is not self.root:
+        while current.parent is not None and current.parent is not self:
             current = current.parent
         self._ends_with = current
         self._write()
@@ -363,10 +372,17 @@ class Session(WaitingTrace, Block):
 
     def finish(self, exc: BaseException | None = None) -> None:
         """The `with` block ends: without a verdict it was accepted and consumed, or failed, or cancelled."""
-        if self.runtime.abandoned:
+        runtime = self.runtime
+        if runtime.abandoned:
             return
         with self.lock:
-            if self.root.row[END] is not None:
+            if self.row[END] is not None:
+                return
+            if self.bare and exc is None and self._consumed is None and not runtime.steps:
+                self.bare = False  # most sessions: nothing was said of it
+                self.status = semconv.ACCEPTED
+                self._change(_GOOD)
+                self._end(clock.monotonic_ns() + self.offset)
                 return
             if self.status == semconv.PENDING:
                 if exc is None:
@@ -379,14 +395,14 @@ class Session(WaitingTrace, Block):
                         semconv.WORKFLOW_EXCEPTION,
                         {semconv.ERROR_TYPE: error_type(exc)},
                     )
-                    self.root.fail(exc)
+                    self.fail(exc)
             if self._consumed is None:
                 self._consumed = self.status == semconv.ACCEPTED and exc is None
-                if self._consumed and self.runtime.steps:
+                if self._consumed and runtime.steps:
                     step = self._step()
                     if step is not None:
                         self._link(step, semconv.LINK_CONSUME, semconv.STEP_CONSUME)
-            self._finish_now(clock.monotonic_ns() + self.offset)
+            self._finish_now(self.now())
 
     def abort(self, reason: str) -> None:
         """The process ends in good order with the session still open: keep its verdict, or drop it."""
@@ -398,31 +414,32 @@ class Session(WaitingTrace, Block):
             self._finish_now(self.now())
 
     def _finish_now(self, end: int) -> None:
-        """Write the last line: the wait closed, phases still open clipped here, everything said.
+        """End it, with what was said of it. The caller holds the lock."""
+        if self.row[END] is None:
+            self._change({semconv.CONSUMED: bool(self._consumed)})
+            self._end(end)
 
-        The caller holds the lock.
-        """
-        root = self.root
-        if root.row[END] is not None:
-            return
+    def _end(self, end: int) -> None:
+        """Write the last line: the wait closed, phases still open clipped here."""
         if self._wait is not None:
             self._close_wait(end)
-        root.row[END] = end
-        for span in self.spans:
-            if span.row[END] is None:
-                TraceLog.end_span(self, span, end, late=True)
-        self._change({semconv.CONSUMED: bool(self._consumed)})
-        if root.mirror is not None:
+        self.row[END] = end
+        rows = list(map(_row, self.spans))
+        if None in map(_end, rows):
+            for span in self.spans:
+                if span.row[END] is None:
+                    TraceLog.end_span(self, span, end, late=True)
+        if self.mirror is not None:
             self._complete_mirror(end)
-        self.runtime.live.pop(self.trace_int, None)
-        self._write_end(end)
-        if root.mirror is not None:
-            root.mirror.end(end)
+        self.runtime.live.pop(self.trace_hex, None)
+        self._write_end(end, rows)
+        if self.mirror is not None:
+            self.mirror.end(end)
 
     def checkpoint(self, older_than_ns: int) -> None:
         """Write what is new of a long session: what it has finished, what is open (the worker calls this)."""
         with self.lock:
-            age = clock.monotonic_ns() + self.offset - self.root.start_ns
+            age = clock.monotonic_ns() + self.offset - self.start_ns
             if not self.ended and age >= older_than_ns and self._new():
                 self._write()
 
@@ -441,28 +458,27 @@ class Session(WaitingTrace, Block):
 
     def _complete_mirror(self, end: int) -> None:
         """Tell a real root span what the session came to, while it can still be changed."""
-        root = self.root
-        if root.mirror is not None:
+        if self.mirror is not None:
             part = {
                 "n": 0,
-                "t": root.start_ns,
-                "r": root.ref,
-                "a": root.attributes,
+                "t": self.start_ns,
+                "r": self.ref,
+                "a": self.attributes,
                 "s": self._kept,
                 "e": end,
             }
             sums = self.runtime.root_sums(self.trace_hex, part)
-            room = max(MAX_SPAN_ATTRIBUTES - len(root.attributes), 0)
+            room = max(MAX_SPAN_ATTRIBUTES - len(self.attributes), 0)
             # An SDK would drop the first ones for more.
-            root.mirror.set_attributes(dict(islice(sums.items(), room)))
+            self.mirror.set_attributes(dict(islice(sums.items(), room)))
 
     def carrier(self) -> dict[str, str]:
         """What takes this session to another process; see `rollspan.carrier`."""
         from .carriers import inject  # noqa: PLC0415
 
         current = context.current()
-        return inject(current if current is not None and current.owner is self else self.root)
+        return inject(current if current is not None and current.owner is self else self)
 
     def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
-        above = semconv.SESSION if parent is self.root else parent.name
+        above = semconv.SESSION if parent is self else parent.name
         return {semconv.SESSION_ID: self.session_id, semconv.PHASE: name, semconv.PARENT_PHASE: above}

@@ -6,21 +6,21 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
-
-from . import describe, health, ids, semconv
+from . import describe, health, ids, plain, semconv
 from .attributes import error_type, fit_name, fit_root
 from .lines import ATTRIBUTES, END, MESSAGE, NAME, REF, START, STATUS
-from .spandata import STATUS_ERROR
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import Span, SpanContext, Status, StatusCode, Tracer
 
     from .machinery import Machinery
     from .spandata import AttributeValue
 
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
+    _Span = Span
+else:
+    _Span = (
+        object  # OpenTelemetry is not loaded before the first session; `context` registers the class with it
+    )
 
 
 class Owner(Protocol):
@@ -28,12 +28,12 @@ class Owner(Protocol):
 
     runtime: Machinery
     lock: threading.RLock
-    trace_int: int
     trace_hex: bytes
     sampled: bool
     offset: int
     tracer: Tracer | None
-    root: RolloutSpan
+    bare: bool
+    spans: list[RolloutSpan]
 
     def start_phase(
         self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
@@ -50,7 +50,7 @@ class Owner(Protocol):
         """Set (clean) attributes of the root."""
 
 
-class RolloutSpan(Span):
+class RolloutSpan(_Span):
     """A phase, or the root of a session or step; current in the OpenTelemetry context like any span.
 
     A view of its `row`, which is what the journal gets of it (see `lines`). Where somebody's SDK TracerProvider
@@ -104,11 +104,14 @@ class RolloutSpan(Span):
             if self.mirror is not None:
                 self._span_context = self.mirror.get_span_context()
             else:
+                from opentelemetry.trace import SpanContext, TraceFlags  # noqa: PLC0415
+
                 owner = self.owner
+                trace = int(owner.trace_hex, 16)
                 ref = self.ref
-                span_id = ids.derived_span_id(owner.trace_int, ref) if isinstance(ref, int) else int(ref, 16)
-                flags = _SAMPLED if owner.sampled else _NOT_SAMPLED
-                self._span_context = SpanContext(owner.trace_int, span_id, is_remote=False, trace_flags=flags)
+                span_id = ids.derived_span_id(trace, ref) if isinstance(ref, int) else int(ref, 16)
+                flags = TraceFlags(TraceFlags.SAMPLED if owner.sampled else TraceFlags.DEFAULT)
+                self._span_context = SpanContext(trace, span_id, is_remote=False, trace_flags=flags)
         return self._span_context
 
     def is_recording(self) -> bool:
@@ -129,7 +132,7 @@ class RolloutSpan(Span):
             return
         try:
             if self.mirror is None and self.parent is not None:
-                describe.put(row[ATTRIBUTES], row[NAME], attributes, self.owner.runtime.settings)
+                plain.put(row[ATTRIBUTES], row[NAME], attributes, self.owner.runtime.settings)
             else:
                 self._put(attributes)
         except Exception:  # noqa: BLE001
@@ -139,7 +142,7 @@ class RolloutSpan(Span):
         """Take attributes by any of their names, whatever their values are."""
         row, settings = self.row, self.owner.runtime.settings
         if self.mirror is None and self.parent is not None:
-            describe.put(row[ATTRIBUTES], row[NAME], given, settings)
+            plain.put(row[ATTRIBUTES], row[NAME], given, settings)
         else:
             fresh: dict[str, AttributeValue] = {}
             describe.put_described(fresh, row[NAME], given, settings)
@@ -182,8 +185,8 @@ class RolloutSpan(Span):
         """Set the span's status. A description is kept only where content may be captured."""
         if self.ended:
             return
-        code = status.status_code if isinstance(status, Status) else status
-        text = status.description if isinstance(status, Status) else description
+        code: StatusCode = getattr(status, "status_code", status)  # type: ignore[arg-type]
+        text = getattr(status, "description", description)
         keep = self.owner.runtime.settings.capture_content
         self.row[STATUS] = code.value
         self.row[MESSAGE] = message = str(text) if text and keep else ""
@@ -201,6 +204,13 @@ class RolloutSpan(Span):
             self.owner.end_span(self, end_time)
         else:
             self.owner.finish()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        """End it, as OpenTelemetry's spans do that are entered themselves."""
+        self.end()
 
     # Ours.
 
@@ -220,10 +230,7 @@ class RolloutSpan(Span):
         """Mark the span as left by an exception; a generator that is closed early is no failure."""
         if self.ended or isinstance(exc, GeneratorExit):
             return
+        from opentelemetry.trace import StatusCode  # noqa: PLC0415
+
         self.record_exception(exc)
-        self.set_status(
-            Status(StatusCode.ERROR, str(exc) if self.owner.runtime.settings.capture_content else None)
-        )
-
-
-assert StatusCode.ERROR.value == STATUS_ERROR  # the numbers of API and OTLP are the same
+        self.set_status(StatusCode.ERROR, str(exc) if self.owner.runtime.settings.capture_content else None)

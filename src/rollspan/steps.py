@@ -30,21 +30,13 @@ class Step(TraceLog):
         super().__init__(runtime, tracer)
         self.number = clean(number)
         self._counts: dict[str, int] = {}
-        self.root._put({semconv.STEP: self.number, **attributes})  # noqa: SLF001
-        runtime.steps[self.trace_int] = self
-        self.write()
+        self._put({semconv.STEP: self.number, **attributes})
+        runtime.steps[self.trace_hex] = self
+        with self.lock:
+            self._write_first()
 
     def __repr__(self) -> str:
         return f"<rollspan step {self.number}>"
-
-    @property
-    def ended(self) -> bool:
-        """Whether the step is over."""
-        return self.root.ended
-
-    def set_attribute(self, key: str, value: Any) -> None:
-        """Set an attribute of the step's span."""
-        self.root.set_attribute(key, value)
 
     def tally(self, link: str) -> None:
         """One more session links to this step."""
@@ -59,17 +51,17 @@ class Step(TraceLog):
             if self.ended:
                 return
             if exc is not None:
-                self.root.fail(exc)
+                self.fail(exc)
             end = self.now()
             for span in self.open_spans():
                 self.end_span(span, end, late=True)
             counts = {key: self._counts.get(link, 0) for link, key in _TALLIES.items()}
             self._change(counts)
-            self.root.row[END] = end
-            self.runtime.steps.pop(self.trace_int, None)
+            self.row[END] = end
+            self.runtime.steps.pop(self.trace_hex, None)
             self._write_end(end)
-            if self.root.mirror is not None:
-                self.root.mirror.end(end)
+            if self.mirror is not None:
+                self.mirror.end(end)
 
     def checkpoint(self, older_than_ns: int) -> None:
         """Nothing: a step's first line is enough to find it again."""

@@ -69,15 +69,15 @@ def fixed(start_ns: int = 1_700_000_000_000_000_000, step_ns: int = 1_000_000) -
         now[0] += step_ns
         return now[0]
 
-    before = clock.monotonic_ns, clock.time_ns, ids.trace_id
+    before = clock.monotonic_ns, clock.time_ns, ids.trace_hex
     count = iter(range(1, 1 << 62))
     clock.monotonic_ns = monotonic_ns
     clock.time_ns = lambda: start_ns + now[0]
-    ids.trace_id = lambda: next(count)
+    ids.trace_hex = lambda: b"%032x" % next(count)
     try:
         yield
     finally:
-        clock.monotonic_ns, clock.time_ns, ids.trace_id = before
+        clock.monotonic_ns, clock.time_ns, ids.trace_hex = before
 
 
 def tree(spans: Sequence[SpanData]) -> dict[str, Any]:

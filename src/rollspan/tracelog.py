@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, set_span_in_context
 
-from . import clock, describe, health, ids, lines, semconv
+from . import clock, health, ids, lines, names, plain, semconv
 from .attributes import fit, salvage
 from .lines import ATTRIBUTES, END, KIND, NAME, REF, START, STATUS
 from .span import RolloutSpan
@@ -22,29 +22,19 @@ if TYPE_CHECKING:
 
     from .machinery import Machinery
 
-_WRITE_EVERY = 512  # finished spans: bounds a line's length and what a session holds in memory
+_dumps, _frame = orjson.dumps, lines.frame
 
-# What the name of a phase alone says: its name on the wire, kind and attributes.
-_Said = tuple[str, int, dict[str, Any]]
-_SAID: dict[str, _Said] = {
-    **{wait: (f"{wait}_", KIND_INTERNAL, {}) for wait in semconv.WAITS},  # those are ours to make
-    **{
-        name: (
-            name,
-            KIND_CLIENT if name == semconv.GENERATE else KIND_INTERNAL,
-            {semconv.OPERATION_NAME: operation},
-        )
-        for name, operation in describe.OPERATIONS.items()
-    },
-}
+WRITE_EVERY = 512  # finished spans: bounds a line's length and what a session holds in memory
 
 
-class TraceLog:
-    """Owner of a trace's spans; `spans` are those that the journal has not got whole.
+class TraceLog(RolloutSpan):
+    """A trace's root span, and the owner of its other spans; `spans` are those that the journal has not got whole.
 
     Several threads may be at it. To begin a span and to end it are single steps, on the list and on the span's row,
     and need no lock. `lock` guards everything else. It is the journal's own, but where spans are mirrored: a user's
     processors may run while it is held, and others shall not wait for them.
+
+    While it is `bare`, a phase needs nothing but its row: there are no mirrors, and nothing waits for its begin or end.
     """
 
     __slots__ = (
@@ -58,14 +48,13 @@ class TraceLog:
         "_sequence",
         "_write_at",
         "_writing",
+        "bare",
         "lock",
         "offset",
-        "root",
         "runtime",
         "sampled",
         "spans",
         "trace_hex",
-        "trace_int",
         "tracer",
     )  # fmt: skip
 
@@ -74,40 +63,43 @@ class TraceLog:
     def __init__(self, runtime: Machinery, tracer: Tracer | None = None) -> None:
         """With a `tracer` every span has a real one made by it beside it, which its provider exports."""
         self.runtime = runtime
+        self.lock = runtime.lock
+        self.parent = self.mirror = self._span_context = None
         self.tracer: Tracer | None = None
+        self.bare = False
         self.sampled = True
         self.spans: list[RolloutSpan] = []
         self._changes: dict[str, Any] = {}
-        self._links: list[Any] = []
+        self._links: Sequence[Any] = ()
         self._kept: list[list[Any]] | None = None
-        self._indices: Iterator[int | str] = itertools.count(1)
+        self._indices: Iterator[int | str] = count(1)
         self._sequence = 0
-        self._write_at = _WRITE_EVERY
+        self._write_at = WRITE_EVERY
         self._writing = False
         self._end_wanted: int | None = None
         self._open_written: Sequence[tuple[Any, int]] = ()
-        now = clock.monotonic_ns()
         start = clock.time_ns()
-        self.offset = start - now
-        row: list[Any] = [0, None, self.root_name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
-        self.root = RolloutSpan(self, row, None)
+        self.offset = start - clock.monotonic_ns()
+        self.row = [0, None, self.root_name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
         if tracer is None or not self._mirror_root(tracer):
-            self.trace_int = ids.trace_id()
-            self.lock = runtime.lock
-            if self.sampled and runtime.sampler is not None:
-                self.sampled = runtime.sampler(self.trace_int)
-        self.trace_hex = b"%032x" % self.trace_int
+            self.trace_hex = ids.trace_hex()
+            if runtime.sampler is not None and self.sampled:
+                self.sampled = runtime.sampler(int(self.trace_hex, 16))
+
+    @property
+    def owner(self) -> TraceLog:  # type: ignore[override]
+        """Itself. Were that an attribute, each trace would be left to the garbage collector."""
+        return self
 
     def _mirror_root(self, tracer: Tracer) -> bool:
         """Make the real root; False where their sampler leaves the trace out: the record is ours all the same."""
-        root = self.root
-        mirror = tracer.start_span(self.root_name, Context(), start_time=root.row[START])
+        mirror = tracer.start_span(self.root_name, Context(), start_time=self.row[START])
         self.sampled = mirror.is_recording()
         if self.sampled:
-            root.mirror = mirror
+            self.mirror = mirror
             context = mirror.get_span_context()
-            root.row[REF] = f"{context.span_id:016x}"
-            self.trace_int = context.trace_id
+            self.row[REF] = f"{context.span_id:016x}"
+            self.trace_hex = b"%032x" % context.trace_id
             self.tracer = tracer
             self.lock = threading.RLock()
             self._kept = []
@@ -137,18 +129,15 @@ class TraceLog:
         self, name: str, given: Mapping[str, Any], parent: RolloutSpan | None = None
     ) -> RolloutSpan | None:
         """Open a phase below `parent`, else below the root; None where the trace is over."""
-        return self.start_span(name, self.root if parent is None else parent, given)
+        return self.start_span(name, self if parent is None else parent, given)
 
     def start_span(
         self, name: str, parent: RolloutSpan, given: Mapping[str, Any], start_ns: int | None = None
     ) -> RolloutSpan:
         """Open a phase below `parent`."""
         start = clock.monotonic_ns() + self.offset if start_ns is None else start_ns
-        kind = KIND_INTERNAL
-        attributes: dict[str, Any] = {}
-        if name in _SAID:
-            name, kind, said = _SAID[name]
-            attributes.update(said)
+        name, kind, said, _ = names.said_by(name)
+        attributes: dict[str, Any] = {**said} if said else {}
         if self.tracer is None:
             row = [
                 next(self._indices),
@@ -163,7 +152,7 @@ class TraceLog:
             ]
             span = RolloutSpan(self, row, parent)
             if given:
-                describe.put(attributes, name, given, self.runtime.settings)
+                plain.put(attributes, name, given, self.runtime.settings)
         else:
             row = [None, parent.row[REF], name, kind, start, None, attributes, STATUS_UNSET, ""]
             span = self._mirrored(self.tracer, row, parent)
@@ -177,7 +166,7 @@ class TraceLog:
         for span in self.open_spans():
             if span.get_span_context().span_id == span_id:
                 return span
-        return self.root
+        return self
 
     def open_spans(self) -> list[RolloutSpan]:
         """Its spans that are open."""
@@ -225,7 +214,7 @@ class TraceLog:
 
     def keep(self, row: list[Any]) -> None:
         """Take a finished span, given as its row, to be written with the trace's next line."""
-        self.spans.append(RolloutSpan(self, row, self.root))
+        self.spans.append(RolloutSpan(self, row, self))
         if self._kept is not None:
             self._kept.append(row)
         if len(self.spans) >= self._write_at:
@@ -248,13 +237,11 @@ class TraceLog:
 
     def _write(self) -> None:
         """As `write`, for a caller that holds the lock: taking it again is a good part of what a line costs."""
-        if self._writing or self.root.row[END] is not None:
+        if self._writing or self.row[END] is not None:
             return
         self._writing = True
         try:
             part: dict[str, Any] = {"n": self._sequence}
-            if self._sequence == 0:
-                self._first(part)
             if self.spans:
                 self._take_finished(part)
             self._write_line(lines.GOES_ON, part)
@@ -263,16 +250,29 @@ class TraceLog:
             if self._end_wanted is not None:
                 self._write_end(self._end_wanted)
 
-    def _write_end(self, end_ns: int) -> None:
-        """Write the last line. The caller holds the lock."""
+    def _write_first(self) -> None:
+        """Write the first line. The caller holds the lock."""
+        row = self.row
+        part = {"n": 0, "t": row[START]}
+        if row[REF] != 0:
+            part["r"] = row[REF]
+        if self.root_name is not semconv.ROOT_NAME:
+            part["m"] = self.root_name
+        if self.mirror is not None or not self.sampled:
+            part["x"] = False
+        if self.spans:
+            self._take_finished(part)
+        self._write_line(lines.GOES_ON, part)
+
+    def _write_end(self, end_ns: int, rows: list[list[Any]] | None = None) -> None:
+        """Write the last line; `rows` are those of `spans`, which all have ended. The caller holds the lock."""
         if self._writing:  # a finalizer or a signal's handler has come in between, in this very thread
             self._end_wanted = end_ns
             return
-        part: dict[str, Any] = {"n": self._sequence}
+        part: dict[str, Any] = {"n": self._sequence, "e": end_ns}
         if self.spans:
-            part["s"] = [span.row for span in self.spans]
+            part["s"] = [span.row for span in self.spans] if rows is None else rows
             self.spans = []
-        part["e"] = end_ns
         self._write_line(lines.ENDS, part)
 
     def _write_line(self, kind: bytes, part: dict[str, Any]) -> None:
@@ -280,21 +280,17 @@ class TraceLog:
         if self._changes:
             part["a"], self._changes = self._changes, {}
         if self._links:
-            part["l"], self._links = self._links, []
-        root = self.root.row
-        if root[STATUS]:
-            part["st"] = root[STATUS:]
+            part["l"], self._links = self._links, ()
+        if self.row[STATUS]:
+            part["st"] = self.row[STATUS:]
+        runtime = self.runtime
         try:
-            payload = orjson.dumps(part)
+            payload = _dumps(part)
         except orjson.JSONEncodeError:
-            payload = b"null"
-        if len(payload) > self.runtime.settings.attribute_max_bytes or payload.find(b"null") >= 0:
-            payload = self._fit(part)  # values that JSON does not have, or that are too long
-        line = lines.frame(kind, self.trace_hex, payload)
-        if self.tracer is None:
-            self.runtime.journal.append_locked(line)
-        else:
-            self.runtime.journal.append(line)
+            payload = self._fit(part)  # values that JSON has not got
+        if len(payload) > runtime.settings.attribute_max_bytes:
+            payload = self._fit(part)
+        runtime.journal.append(_frame(kind, self.trace_hex, payload))
 
     def _fit(self, part: dict[str, Any]) -> bytes:
         """The line's JSON, after all its values were brought into their form."""
@@ -321,23 +317,13 @@ class TraceLog:
             else:
                 finished.append(span.row)
         self.spans[: len(taken)] = still_open
-        self._write_at = len(still_open) + _WRITE_EVERY
+        self._write_at = len(still_open) + WRITE_EVERY
         if finished:
             part["s"] = finished
         if still_open:
             part["o"] = [[*span.row[:END], span.row[ATTRIBUTES]] for span in still_open]
             part["u"] = self.now()
         self._open_written = [(span.row[REF], len(span.row[ATTRIBUTES])) for span in still_open]
-
-    def _first(self, part: dict[str, Any]) -> None:
-        root = self.root
-        part["t"] = root.row[START]
-        if root.row[REF] != 0:
-            part["r"] = root.row[REF]
-        if self.root_name != semconv.ROOT_NAME:
-            part["m"] = self.root_name
-        if root.mirror is not None or not self.sampled:
-            part["x"] = False
 
     def change(self, attributes: dict[str, Any]) -> None:
         """Set (clean) attributes of the root."""
@@ -348,7 +334,7 @@ class TraceLog:
 
     def _change(self, attributes: dict[str, Any]) -> None:
         """As `change`, for a caller that holds the lock."""
-        self.root.row[ATTRIBUTES].update(attributes)
+        self.row[ATTRIBUTES].update(attributes)
         self._changes.update(attributes)
-        if self.root.mirror is not None:
-            self.root.mirror.set_attributes(attributes)
+        if self.mirror is not None:
+            self.mirror.set_attributes(attributes)

@@ -20,8 +20,8 @@ class WaitingTrace(TraceLog):
     def _open_wait(self, name: str, start: int) -> None:
         # With a mirror, the real span of a wait is made when its name is certain; until then it has an id of its own.
         ref = next(self._indices) if self.tracer is None else f"{ids.span_id():016x}"
-        row = [ref, self.root.row[REF], name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
-        self._wait = RolloutSpan(self, row, self.root)
+        row = [ref, self.row[REF], name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
+        self._wait = RolloutSpan(self, row, self)
         self.spans.append(self._wait)
 
     def _close_wait(self, end: int, name: str | None = None) -> None:
@@ -33,7 +33,7 @@ class WaitingTrace(TraceLog):
         if name is not None:
             row[NAME] = name
         if self.tracer is not None:
-            wait.mirror = self._mirrored(self.tracer, row, self.root).mirror
+            wait.mirror = self._mirrored(self.tracer, row, self).mirror
         TraceLog.end_span(self, wait, max(end, row[START]))
 
     def _waits_for(self, name: str) -> bool:

@@ -33,9 +33,9 @@ class Worker:
         self,
         journal: Journal,
         lock: threading.RLock,
-        live: Mapping[int, OpenTrace],
+        live: Mapping[bytes, OpenTrace],
         *,
-        is_open: Callable[[int], bool],
+        is_open: Callable[[bytes], bool],
         build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]],
         max_bytes: int,
         checkpoint_interval: float,
@@ -199,7 +199,7 @@ class Worker:
             if not here:
                 continue
             with self._lock:
-                if self._is_open(int(trace_hex, 16)) or self._head == self._journal.end:
+                if self._is_open(trace_hex) or self._head == self._journal.end:
                     self._journal.append(b"".join(here))
                 else:
                     whole = False

@@ -120,7 +120,7 @@ def test_generators_left_early_leave_nothing_current(
             async for i in stream():
                 if i == 1:
                     break
-            assert rollspan.current_span() is session.root
+            assert rollspan.current_span() is session
             generator = careless()
             await generator.__anext__()
             await asyncio.create_task(generator.aclose())  # type: ignore[attr-defined]

@@ -1,0 +1,126 @@
+"""`rollspan.phase`: a scope that is its own span."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import clock, health, names, switch
+from .lines import END, REF
+from .null import NULL
+from .plain import are_plain
+from .scope import Scope
+from .scope import late_context as _late
+from .span import RolloutSpan
+from .spandata import STATUS_UNSET
+
+_known = names.known
+_REST = 0x1FF  # every 512th phase looks whether there are so many that a line is due (see `tracelog`)
+
+
+class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
+    """A named interval of work in the current session: `with`, `async with`, or a decorator.
+
+    `name` may be any; `generate`, `reward`, `toolcall` and `execution` mean what the specification says. The
+    other arguments are attributes; short names stand for the standard ones: `model`, `provider`, `operation`,
+    `input_tokens`, `output_tokens`, `cached_tokens`, `weight_version`, `finish_reasons`, `conversation_id`,
+    `continuation` on generate, `tool` and `call_id` on toolcall, `score` and `reward_name` on reward.
+    Entering gives the span.
+    """
+
+    __slots__ = ("_attributes", "_entered", "_said")
+
+    def __init__(self, name: str, /, **attributes: Any) -> None:
+        try:
+            self._said = _known[name]
+        except (KeyError, TypeError):  # TypeError: nothing that can be a name
+            self._said = names.said_by(name)
+        self._attributes = attributes
+        self._entered = None
+        self.owner = None  # type: ignore[assignment]  # not a span yet: who enters it first makes it one
+
+    def __repr__(self) -> str:
+        return f"rollspan.phase({self._said[0]!r})"
+
+    def _again(self) -> Scope:
+        return phase(self._said[0], **self._attributes)
+
+    def __enter__(self) -> Any:
+        if switch._runtime is None and (switch._decided or switch.runtime() is None):  # noqa: SLF001 - off costs this
+            self._entered = (None, None, self._entered)
+            return NULL
+        try:
+            context = switch.context
+            here = context.get_current()
+            parent = here.get(context.PHASE_KEY)
+            given = self._attributes
+            name, kind, said, kinds = self._said
+            if (
+                parent is None
+                or parent.row[END] is not None
+                or not parent.owner.bare
+                or (given and not are_plain(kinds, given))
+                or self.owner is not None
+            ):
+                return Scope.__enter__(self)
+            # What `TraceLog.start_span` does, without its cases. Threads may share this object: the first one is in.
+            self.owner = owner = parent.owner  # type: ignore[unreachable]
+            self.parent = parent
+            self.mirror = self._span_context = None
+            self.row = [
+                next(owner._indices),  # noqa: SLF001
+                parent.row[REF],
+                name,
+                kind,
+                clock.monotonic_ns() + owner.offset,
+                None,
+                {**said, **given} if said else given.copy(),
+                STATUS_UNSET,
+                "",
+            ]
+            owner.spans.append(self)
+            here = context.Context({**here, context.SPAN_KEY: self, context.PHASE_KEY: self})
+            self._entered = (self, context.set_current(here), None)
+            return self
+        except Exception:  # noqa: BLE001
+            return self._failed("phase")
+
+    def _start(self) -> RolloutSpan | None:
+        if switch.runtime() is None:
+            return None
+        around = _late().current() or _late().current_step()
+        name = self._said[0]
+        if around is not None:
+            return around.owner.start_phase(name, self._attributes, around)  # type: ignore[no-any-return]
+        health.warn_once(
+            "api.no_session",
+            "rollspan: phase %r has no session here and is not recorded; start one, or bring one along with "
+            "rollspan.wrap, rollspan.TracedExecutor or rollspan.attach",
+            name,
+        )
+        return None
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        entered = self._entered
+        if exc is None and entered is not None:
+            span, token, before = entered
+            if span is self and before is None:  # the one entry there is, left in order
+                try:
+                    self._entered = None
+                    try:  # noqa: SIM105 - on every phase's way
+                        switch.context.reset(token)
+                    except (ValueError, RuntimeError):  # left in another context than it was entered in
+                        pass
+                    owner, row = self.owner, self.row
+                    if owner.bare and row[END] is None and row[REF] & _REST:
+                        row[END] = clock.monotonic_ns() + owner.offset
+                    else:
+                        owner.end_span(self)
+                except Exception:  # noqa: BLE001
+                    health.internal_error("phase.exit")
+                return
+        Scope.__exit__(self, kind, exc, traceback)
+
+    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
+        if exc is not None:
+            span.fail(exc)
+        span.owner.end_span(span)
