@@ -235,18 +235,22 @@ def test_a_session_that_has_ended_unread_keeps_its_segments(
     trace = kept.begin()
     kept.traffic(30)
     tend = kept.worker._tend
+    unread = []
 
     def end_before() -> None:
-        if trace in kept.open and kept.worker._head == kept.journal.end:  # the tick's last look
+        ends = trace in kept.open and kept.worker._head.segment > 1  # its segment would be let go of now
+        if ends:
             kept.end(trace)
+            kept.otlp.slow = True
         tend()
+        if ends:
+            unread.append(kept.left())
 
     monkeypatch.setattr(kept.worker, "_tend", end_before)
     kept.worker.tick()
+    assert [ended[trace] for ended, _ in unread] == [1]
     assert kept.left()[0][trace] == 1
-    kept.otlp.slow = True
-    kept.worker.tick()
-    assert kept.left()[0][trace] == 1
+    assert kept.left()[1] == kept.open == {}
     kept.otlp.slow = False
     kept.otlp.work()
     kept.worker.tick()
