@@ -56,6 +56,8 @@ class Answer:
     """Take the request, and say nothing (or with `half`, nothing more) until the receiver closes."""
     half: bool = False
     """Break off in the middle of the answer (HTTP alone)."""
+    pause: float = 0.0
+    """Seconds that it takes."""
 
     @property
     def accepts(self) -> bool:
@@ -219,6 +221,7 @@ class OtlpReceiver:
             answer = self._next_answer(signal)
             self.requests.append(Request(signal, protocol, headers, body, answer, message))
             self._changed.notify_all()
+        self._closing.wait(answer.pause)
         return answer
 
     def _next_answer(self, signal: str) -> Answer:
