@@ -6,11 +6,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from . import health
 from .exporters.base import Delivered, Exporter, Refused, Retry
+from .finished import FinishedTrace
 from .joiner import Finished, Joiner
 from .journal import START, Journal, Position
 from .spandata import AttributeValue
@@ -19,6 +20,7 @@ BATCH = 1024  # traces: a request costs as much as writing the spans of a hundre
 EXPORT_TIMEOUT = 10.0  # seconds; OpenTelemetry's default for OTLP
 _HANDED_OVER = 8  # batches that may wait here before the exporter has to read the journal itself
 LONGEST_PAUSE = 30.0
+UNSUPPORTED = "unsupported"  # why all is lost for an exporter that is off
 
 
 class Batch(NamedTuple):
@@ -34,6 +36,13 @@ def batches(finished: Sequence[Finished], end: Position) -> list[Batch]:
     return [Batch(end if part is cut[-1] else part[-1].at, part) for part in cut]
 
 
+def carried(exporter: str, traces: Iterable[FinishedTrace]) -> int:
+    """How many of these an exporter of that name has to do with: steps have no record, and spans may leave elsewhere."""
+    if exporter.endswith("traces"):
+        return sum(trace.export_spans for trace in traces)
+    return sum(trace.record is not None for trace in traces)
+
+
 class Delivery:
     """Gives batches to one exporter, in order, each until it is delivered or refused for good."""
 
@@ -44,6 +53,7 @@ class Delivery:
         self.exporter = exporter
         self.cursor = START
         self.off = False
+        self._off_because = ""
         self.rejected = 0
         self.done = 0
         self.missed = 0
@@ -85,7 +95,9 @@ class Delivery:
             if isinstance(result, Retry):
                 self._pause(result)
                 return False
-            self._settle(result, len(traces))
+            self._settle(result, carried(self.name, traces))
+        elif self.off:
+            health.lost(self.name, carried(self.name, traces), UNSUPPORTED, self._off_because)
         self.done += len(traces)
         self._failures = 0
         self.cursor = max(self.cursor, batch.end)
@@ -112,7 +124,8 @@ class Delivery:
                 self.lose(result.rejected, "rejected", result.reason)
         elif result.unsupported:
             self.off = True
-            health.count(f"unsupported.{self.name}", n)
+            self._off_because = result.reason
+            health.lost(self.name, n, UNSUPPORTED, result.reason)
             health.warn_once(
                 f"off.{self.name}",
                 "rollspan: %s is switched off: the endpoint does not take it (%s)",
@@ -124,9 +137,14 @@ class Delivery:
 
     def lose(self, n: int, why: str, reason: str) -> None:
         """Count what no repetition can mend."""
-        health.count(f"lost.{self.name}.{why}", n)
+        health.lost(self.name, n, why, reason)
         health.warn_once(
-            f"said.lost.{self.name}.{why}", "rollspan: %s lost %d traces or records: %s", self.name, n, reason
+            f"said.lost.{self.name}.{why}",
+            "rollspan: %s lost %d %s: %s",
+            self.name,
+            n,
+            health.unit(self.name, why),
+            reason,
         )
 
 
@@ -229,7 +247,7 @@ class ThreadedDelivery(Delivery):
                 self._wake.wait(0.2)
                 self._wake.clear()
                 self._work()
-                if self._deadline is not None and (self.caught_up(self._offered) or self._left() <= 0.0):
+                if self._deadline is not None and (self.cursor >= self._offered or self._left() <= 0.0):
                     return
             except Exception:  # noqa: BLE001
                 health.internal_error(f"delivery.{self.name}")

@@ -20,6 +20,8 @@ raise_internal_errors = False
 
 _lock = threading.RLock()
 _counters: Counter[str] = Counter()
+_lost: dict[tuple[str, str], str] = {}  # exporter and why -> what was said of it last
+_told: Counter[str] = Counter()
 _said: set[str] = set()
 _unsaid: deque[tuple[str, tuple[object, ...], BaseException | None]] = deque()
 _must_wait: Callable[[], bool] = bool
@@ -35,6 +37,33 @@ def counters() -> dict[str, int]:
     """A copy of the plugin's own counters."""
     with _lock:
         return dict(_counters)
+
+
+def lost(exporter: str, n: int, why: str, reason: str) -> None:
+    """Count `n` items that an exporter will never bring; `tell_losses` says their sum."""
+    with _lock:
+        _lost[exporter, why] = reason
+    count(f"lost.{exporter}.{why}", n)
+
+
+def unit(exporter: str, why: str) -> str:
+    """What is counted there."""
+    kind = exporter.rpartition(".")[2]
+    return {"metrics": "exports", "traces": "spans" if why == "rejected" else "traces"}.get(kind, "records")
+
+
+def tell_losses() -> None:
+    """Log in one line what was lost since this was called before; nothing where nothing was."""
+    parts = []
+    with _lock:
+        for (exporter, why), reason in _lost.items():
+            name = f"lost.{exporter}.{why}"
+            n = _counters[name] - _told[name]
+            _told[name] += n
+            if n:
+                parts.append(f"{n} {unit(exporter, why)} by {exporter} ({why}: {reason})")
+    if parts:
+        _say("rollspan: lost in all: %s; `rollspan doctor` tries the endpoints", ("; ".join(parts),))
 
 
 def _first_time(key: str) -> bool:
@@ -110,8 +139,8 @@ def after_fork() -> None:
     """In a forked child: count from 0, under a lock that no thread of the parent holds."""
     global _lock  # noqa: PLW0603
     _lock = threading.RLock()
-    _counters.clear()
-    _unsaid.clear()
+    for each in (_counters, _told, _lost, _unsaid):
+        each.clear()
 
 
 def reset() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import exporters, fold, health, lines, owner, place
 from .config import Settings
-from .delivery import Batch, Delivery, batches
+from .delivery import Batch, Delivery, batches, carried
 from .exporters.jsonl import KnownIds
 from .joiner import Finished, Joiner
 from .journal import START, Position, make_folder
@@ -117,10 +117,9 @@ def _deliver(
                 if not more:
                     return False
                 time.sleep(0.2)
-            if not delivery.name.endswith("traces"):
-                taken = [f for f in taken if f.trace.record is not None]
+            number = carried(delivery.name, (f.trace for f in taken))
             before = outcome.delivered.get(delivery.name, 0)
-            outcome.delivered[delivery.name] = before + max(len(taken) - delivery.rejected, 0)
+            outcome.delivered[delivery.name] = before + max(number - delivery.rejected, 0)
             delivery.rejected = 0
             note()
     delivery.cursor = END

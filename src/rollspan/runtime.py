@@ -238,6 +238,7 @@ class Runtime:
         if self._worker is not None and self._owner is not None and self._adoption is not None:
             self._adoption.stop(deadline)
             delivered = self._worker.close(deadline)
+            health.tell_losses()
             keep = self.settings.journal_keep
             self.journal.close(self._owner.disk if keep or not delivered else None)
             self._owner.close(delivered=delivered, keep=keep)

@@ -75,6 +75,31 @@ def test_what_is_refused_for_good_is_said_and_not_kept(
     assert list((tmp_path / "data" / "journal").iterdir()) == []
 
 
+TWICE = """
+import rollspan
+for sessions in (2, 3):
+    rollspan.configure()
+    for _ in range(sessions):
+        with rollspan.session():
+            pass
+        rollspan.flush()
+    rollspan.shutdown()
+"""
+
+
+def test_what_was_lost_is_summed_up_at_the_end(run_program: Run, receiver: OtlpReceiver) -> None:
+    """Each shutdown says in one line what was lost since the one before: how much of what, and why."""
+    receiver.answer(Answer(status=401, message="who are you?"), signal="traces")
+    receiver.answer(Answer(status=404), signal="logs")
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_METRICS_EXPORTER": "none"}
+    done = run_program(TWICE, env=environment)
+    sums = [line for line in done.stderr.splitlines() if "lost in all" in line]
+    assert len(sums) == 2
+    for sessions, line in zip((2, 3), sums, strict=True):
+        assert f" {sessions} traces by otlp.traces (refused: HTTP 401 Unauthorized: who are you?)" in line
+        assert f" {sessions} records by otlp.records (unsupported: HTTP 404 Not Found" in line
+
+
 def test_the_setting_bounds_the_wait_at_the_end(tmp_path: Path, receiver: OtlpReceiver) -> None:
     """Of two programs at an endpoint that hangs, the one with the longer ROLLSPAN_EXIT_TIMEOUT ends later."""
     endpoint = endpoint_of(receiver, "hangs")

@@ -159,7 +159,7 @@ def _settle(reader: _Reader, answer: Answer) -> bool:
         health.warn_once(f"off.{name}", "rollspan: %s is switched off (%s)", name, answer.reason)
         return True
     if isinstance(answer, Refused | TooLarge):
-        health.count(f"lost.{name}.refused")
+        health.lost(name, 1, "refused", answer.reason)
     else:
         health.count(f"retries.{name}")
     health.warn_once(f"unreachable.{name}", "rollspan: %s cannot deliver (%s)", name, answer.reason)
