@@ -193,3 +193,15 @@ def endpoint(value: object) -> str:
     if known and host and not host.startswith((":", "/")) and not any(c.isspace() for c in text):
         return text
     raise ValueError("an address such as http://localhost:4318")
+
+
+def without_user(address: str) -> str:
+    """An address without the user and the password that may stand in it."""
+    scheme = address.partition("://")[0] + "://" if "://" in address else ""
+    return scheme + host_of(address)
+
+
+def host_of(address: str) -> str:
+    """An address without scheme, user and password."""
+    authority, slash, path = address.rpartition("://")[2].partition("/")
+    return authority.rpartition("@")[2] + slash + path

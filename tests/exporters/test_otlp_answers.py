@@ -110,6 +110,14 @@ def test_an_answer_that_breaks_off_is_a_retry(receiver: OtlpReceiver) -> None:
     assert send(exporter, [session()]) == Delivered()
 
 
+def test_a_password_in_the_address_is_not_said() -> None:
+    """Why nothing was delivered is logged; who may deliver is not."""
+    answer = send(TraceExporter(endpoint="http://me:s3cret@127.0.0.1:1"), [session()])
+    assert isinstance(answer, Retry)
+    assert answer.reason.startswith("http://127.0.0.1:1/v1/traces: ConnectionError")
+    assert "s3cret" not in answer.reason
+
+
 def trickle(listening: socket.socket) -> None:
     """Answer every request with one byte after the other, for ever."""
     with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 from rollspan import health
+from rollspan.values import without_user
 
 from . import official
 from .answers import Answer, of_grpc, of_http
@@ -184,6 +185,7 @@ def _total(timeout: float) -> Any:
 
 def _said(error: Exception | None, url: str) -> str:
     """A connection's failure in a line, with what most often causes it."""
+    url = without_user(url)
     reason = f"{url}: {type(error).__name__}: {error}"[:400] if error else f"{url}: no answer"
     if ":4317" in url:
         reason += (
