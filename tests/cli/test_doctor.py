@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import json
 import os
 import socket
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 
 from rollspan import config
+from rollspan.testing import OtlpReceiver
+from rollspan.testing_receiver import Answer
 
 ROLLSPAN = str(Path(sysconfig.get_path("scripts"), "rollspan"))
 
@@ -93,14 +94,55 @@ def test_a_wrong_value_and_a_mistyped_name_are_problems(tmp_path: Path) -> None:
     assert "did you mean ROLLSPAN_DIR?" in done.stdout
 
 
-def test_an_endpoint_that_answers_is_no_problem(tmp_path: Path) -> None:
-    """Something listens there, so every signal that goes there is reachable."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-        found = report(folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_an_endpoint_that_takes_data_is_no_problem(
+    tmp_path: Path, receiver: OtlpReceiver, protocol: str
+) -> None:
+    """Each signal's empty request is taken, and came with the headers that a run's would have."""
+    found = report(
+        folder=tmp_path,
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.grpc_endpoint if protocol == "grpc" else receiver.endpoint,
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        OTEL_EXPORTER_OTLP_HEADERS="x-key=k1",
+    )
     assert [each["signal"] for each in found["endpoints"]] == ["traces", "records", "metrics"]
-    assert all(each["reachable"] for each in found["endpoints"])
+    assert all(each["accepts"] for each in found["endpoints"])
     assert found["problems"] == []
+    assert {request.signal for request in receiver.requests} == {"traces", "logs", "metrics"}
+    assert all(request.headers["x-key"] == "k1" and request.body == b"" for request in receiver.requests)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            Answer(status=401, message="no key"),
+            ("HTTP 401 Unauthorized: no key", "OTEL_EXPORTER_OTLP_HEADERS"),
+        ),
+        (Answer(status=403), ("HTTP 403", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")),
+        (Answer(status=404), ("HTTP 404", "check the address", "OTEL_TRACES_EXPORTER=none")),
+        (Answer(status=400), ("HTTP 400", "lost")),
+        (Answer(status=503), ("HTTP 503", "stays in its journal")),
+    ],
+)
+def test_an_endpoint_that_refuses_is_a_problem(
+    tmp_path: Path, receiver: OtlpReceiver, answer: Answer, said: tuple[str, ...]
+) -> None:
+    """What it answers is said, with what to do; the other signals are well."""
+    receiver.answer(answer, signal="traces")
+    (problem,) = report(folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"{receiver.endpoint}/")["problems"]
+    assert problem.startswith("traces:")
+    assert all(part in problem for part in said), problem
+
+
+def test_a_backend_for_traces_alone_is_noted(tmp_path: Path, receiver: OtlpReceiver) -> None:
+    """Jaeger takes neither logs nor metrics, and is endpoint enough."""
+    receiver.answer(Answer(status=404), signal="logs")
+    receiver.answer(Answer(status=404), signal="metrics")
+    found = report(folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    assert found["problems"] == []
+    assert any("OTEL_LOGS_EXPORTER=none" in note for note in found["notes"])
+    assert any("OTEL_METRICS_EXPORTER=none" in note for note in found["notes"])
 
 
 def test_an_endpoint_that_does_not_answer_is_a_problem(tmp_path: Path) -> None:
@@ -125,41 +167,41 @@ def test_an_address_without_a_scheme_is_a_problem_over_http(tmp_path: Path, host
 
 
 @pytest.mark.parametrize(
-    ("scheme", "more", "noted"),
+    ("scheme", "more", "noted", "taken"),
     [
-        ("", {}, True),
-        ("", {"OTEL_EXPORTER_OTLP_INSECURE": "true"}, False),
-        ("http://", {}, False),
-        ("https://", {}, False),
+        ("", {}, True, False),
+        ("", {"OTEL_EXPORTER_OTLP_INSECURE": "true"}, False, True),
+        ("http://", {}, False, True),
+        ("https://", {}, False, False),
     ],
 )
 def test_an_address_without_a_scheme_means_tls_over_grpc(
-    tmp_path: Path, scheme: str, more: dict[str, str], noted: bool
+    tmp_path: Path, receiver: OtlpReceiver, scheme: str, more: dict[str, str], noted: bool, taken: bool
 ) -> None:
     """The official exporter takes host:port and speaks TLS to it, which is noted where nobody asked for it."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
-        found = report(
-            folder=tmp_path,
-            OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=address,
-            OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="grpc",
-            **more,
-        )
-    assert found["problems"] == []
+    found = report(
+        folder=tmp_path,
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=scheme + receiver.grpc_endpoint.removeprefix("http://"),
+        OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="grpc",
+        **more,
+    )
     assert any("speaks TLS" in note for note in found["notes"]) is noted
+    assert bool(receiver.requests) is taken
+    assert [problem.partition(":")[0] for problem in found["problems"]] == ([] if taken else ["traces"])
 
 
 @pytest.mark.parametrize("signal", ["traces", "logs", "metrics"])
-def test_a_signals_path_belongs_into_the_variable_for_one_signal(tmp_path: Path, signal: str) -> None:
+def test_a_signals_path_belongs_into_the_variable_for_one_signal(
+    tmp_path: Path, receiver: OtlpReceiver, signal: str
+) -> None:
     """In the variable for all signals /v1/... is a problem, in that of the one signal it is right."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"http://127.0.0.1:{server.getsockname()[1]}/v1/{signal}"
-        found = report(folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=address)
-        own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
-        assert report(folder=tmp_path, **{own: address})["problems"] == []
-    (problem,) = found["problems"]
+    address = f"{receiver.endpoint}/v1/{signal}"
+    (problem,) = report(folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=address)["problems"]
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
     assert f"leave off /v1/{signal}" in problem
     assert own in problem
+    assert receiver.requests == []
+    assert report(folder=tmp_path, **{own: address})["problems"] == []
 
 
 def test_no_endpoint_means_no_connection(tmp_path: Path) -> None:
@@ -169,14 +211,26 @@ def test_no_endpoint_means_no_connection(tmp_path: Path) -> None:
     assert any("the file of records alone" in note for note in found["notes"])
 
 
-def test_credentials_are_not_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_credentials_are_not_shown(tmp_path: Path, receiver: OtlpReceiver, arguments: list[str]) -> None:
     """Neither headers nor the password of an address appear in what people paste into issues."""
-    secret = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=s3cret"}
-    for arguments, scheme in itertools.product(([], ["--json"]), ("http://", "")):
-        secret["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"{scheme}me:s3cret@127.0.0.1:1"
-        done = doctor(*arguments, folder=tmp_path, **secret)
+    receiver.answer(Answer(half=True))
+    http, grpc = (address.removeprefix("http://") for address in (receiver.endpoint, receiver.grpc_endpoint))
+    for scheme, place, protocol in (
+        ("http://", "127.0.0.1:1", ""),
+        ("", "127.0.0.1:1", ""),
+        ("http://", http, ""),
+        ("", grpc, "grpc"),
+    ):
+        done = doctor(
+            *arguments,
+            folder=tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"{scheme}me:s3cret@{place}",
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_HEADERS="authorization=s3cret",
+        )
         assert "s3cret" not in done.stdout + done.stderr
-        assert "127.0.0.1:1" in done.stdout
+        assert place in done.stdout
 
 
 def test_an_exporter_that_is_not_installed_is_a_problem(tmp_path: Path) -> None:

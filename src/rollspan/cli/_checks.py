@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from rollspan import autostart, config, place
 from rollspan.cli import _endpoints
-from rollspan.cli._endpoints import SIGNALS, without_user
+from rollspan.cli._endpoints import SIGNALS
 from rollspan.cli.version import versions
 from rollspan.left import Left, Standing, orphans
 from rollspan.left import journals as all_journals
+from rollspan.values import without_user
 
 _GROUPS: Final = {
     "traces": "opentelemetry_traces_exporter",
@@ -55,9 +56,11 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
         "file_systems": file_systems(directory, settings.journal_dir, problems),
         "journals": journals(directory, settings.journal_dir, problems),
         "directory": str(directory),
-        "notes": [*notes(settings, environ, problems), *_of_orphans(directory, settings.journal_dir)],
         "problems": problems,
     }
+    report["notes"] = notes(settings, environ, report["endpoints"]) + _of_orphans(
+        directory, settings.journal_dir
+    )
     problems += _missing_exporters(settings)
     problems += _endpoints.problems(settings, environ, report["endpoints"])
     if not start_up_installed():
@@ -94,8 +97,10 @@ def _missing_exporters(settings: config.Settings) -> list[str]:
     return found
 
 
-def notes(settings: config.Settings, environ: Mapping[str, str], problems: list[str]) -> list[str]:
-    """What is no fault, and good to know; what is one goes to `problems`."""
+def notes(
+    settings: config.Settings, environ: Mapping[str, str], examined: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What is no fault, and good to know."""
     found = []
     if not settings.enabled:
         found.append("rollspan is off; ROLLSPAN_ENABLED=1 turns it on.")
@@ -116,7 +121,7 @@ def notes(settings: config.Settings, environ: Mapping[str, str], problems: list[
         )
     if not any((settings.traces_exporters, settings.records_exporters, settings.metrics_exporters)):
         found.append("No endpoint and no exporter is named: there will be the file of records alone.")
-    return found + _endpoints.notes(settings, environ)
+    return found + _endpoints.notes(settings, environ, examined)
 
 
 def file_systems(directory: Path, journal_dir: Path | None, problems: list[str]) -> dict[str, Any]:

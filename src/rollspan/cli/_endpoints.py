@@ -1,4 +1,4 @@
-"""Where OTLP goes by the environment: what is wrong with an address, and whether something listens there."""
+"""Where OTLP goes by the environment: what is wrong with an address, and what answers there."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
-from rollspan import config
+from rollspan import config, values
+from rollspan.exporters.base import Delivered, Refused
+from rollspan.exporters.otlp import DEFAULT_PROTOCOL, open_transport
 
 CONNECT_TIMEOUT: Final = 2.0
+ANSWER_TIMEOUT: Final = 5.0
 SIGNALS: Final = {"traces": "TRACES", "records": "LOGS", "metrics": "METRICS"}
 _SIGNAL_PATH: Final = re.compile(r"/v1/(traces|logs|metrics)/?$")
+_NOT_ALLOWED: Final = re.compile(r"HTTP 40[13]\b|gRPC (UNAUTHENTICATED|PERMISSION_DENIED)\b")
 
 
 class _Way(NamedTuple):
@@ -32,12 +37,10 @@ def problem(name: str, address: str, *, grpc: bool, common: bool) -> str:
     """
     if grpc:
         return ""  # host:port is an address there, and a path is not looked at
-    said = f"{name}={without_user(address)}"
+    said = f"{name}={values.without_user(address)}"
     if not address.lower().startswith(("http://", "https://")):
-        return (
-            f"{said}: expected http:// or https:// in front, such as http://{_host_of(address)}; only gRPC takes an "
-            "address without"
-        )
+        right = f"http://{values.host_of(address)}"
+        return f"{said}: expected http:// or https:// in front, such as {right}; only gRPC takes an address without"
     path = _SIGNAL_PATH.search(address)
     if path and common:
         own = f"OTEL_EXPORTER_OTLP_{path[1].upper()}_ENDPOINT"
@@ -52,48 +55,101 @@ def grpc_is_meant(environ: Mapping[str, str], word: str = "") -> bool:
 
 
 def examine(settings: config.Settings, environ: Mapping[str, str]) -> list[dict[str, Any]]:
-    """For each signal that goes out by OTLP: where to, and whether something listens there."""
-    found = []
-    seen: dict[tuple[str, int], str | None] = {}
-    for way in _ways(settings, environ):
-        entry: dict[str, Any] = {"signal": way.signal, "endpoint": without_user(way.address)}
-        try:
-            target = _target(way.address)
-        except ValueError:
-            found.append(
-                entry | {"reachable": False, "error": "expected an address such as http://host:4318"}
-            )
-            continue
-        proxy = _proxy(way.address)
-        if proxy:
-            found.append(entry | {"reachable": None, "error": f"by way of the proxy {proxy}; not tried"})
-            continue
-        if target not in seen:
-            seen[target] = _connect(target)
-        found.append(entry | {"reachable": seen[target] is None, "error": seen[target] or ""})
-    return found
+    """For each signal that goes out by OTLP: where to, whether something listens there, and takes what is sent.
+
+    That is found out by an empty request, with the headers and certificates that the run's would have.
+    """
+    ways = list(_ways(settings, environ))
+    with ThreadPoolExecutor(len(SIGNALS)) as pool:
+        return list(pool.map(_examined, ways))
+
+
+def _examined(way: _Way) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "signal": way.signal,
+        "endpoint": values.without_user(way.address),
+        "reachable": None,
+        "accepts": None,
+        "lacks_signal": False,
+        "error": "",
+        "advice": "",
+    }
+    try:
+        target = _target(way.address)
+    except ValueError:
+        return entry | {"reachable": False, "error": "expected an address such as http://host:4318"}
+    if proxy := _proxy(way.address):
+        return entry | {"error": f"by way of the proxy {proxy}; not tried"}
+    if error := _connect(target):
+        return entry | {"reachable": False, "error": error}
+    return entry | {"reachable": True} | ({} if _wrong_with(way) else _tried(way))
+
+
+def _tried(way: _Way) -> dict[str, Any]:
+    word = SIGNALS[way.signal]
+    transport = open_transport(word.lower(), "grpc" if way.grpc else DEFAULT_PROTOCOL, None)
+    try:
+        answer = transport.send(b"", list, ANSWER_TIMEOUT)
+    finally:
+        transport.close()
+    if isinstance(answer, Delivered):
+        return {"accepts": True}
+    lacks = isinstance(answer, Refused) and answer.unsupported
+    if lacks:
+        advice = f"check the address; if it takes no {way.signal}, OTEL_{word}_EXPORTER=none sends it none"
+    elif _NOT_ALLOWED.match(answer.reason):
+        advice = (
+            f"check OTEL_EXPORTER_OTLP_HEADERS, or OTEL_EXPORTER_OTLP_{word}_HEADERS: what it refuses is lost"
+        )
+    elif isinstance(answer, Refused):
+        advice = "what it refuses is lost"
+    elif way.signal == "metrics":
+        advice = "a run tries again with each export"
+    else:
+        advice = "what a run records stays in its journal until this is mended"
+    said = answer.reason.replace(way.address, values.without_user(way.address))
+    return {"accepts": False, "lacks_signal": lacks, "error": said, "advice": advice}
+
+
+def _wrong_with(way: _Way) -> str:
+    if not way.variable:
+        return ""
+    return problem(way.variable, way.address, grpc=way.grpc, common=way.variable == config.COMMON_ENDPOINT)
 
 
 def problems(
     settings: config.Settings, environ: Mapping[str, str], examined: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """What is wrong with the addresses themselves, and which of them do not answer."""
-    wrong = [
-        problem(way.variable, way.address, grpc=way.grpc, common=way.variable == config.COMMON_ENDPOINT)
-        for way in _ways(settings, environ)
-        if way.variable
-    ]
-    return [text for text in dict.fromkeys(wrong) if text] + [
-        f"{each['signal']}: {each['endpoint']} does not answer: {each['error']}"
+    """What is wrong with the addresses themselves, which of them do not answer, and which refuse."""
+    wrong = dict.fromkeys(map(_wrong_with, _ways(settings, environ)))
+    return [text for text in wrong if text] + [
+        _does_not_take(each)
+        if each["reachable"]
+        else f"{each['signal']}: {each['endpoint']} does not answer: {each['error']}"
         for each in examined
         if each["reachable"] is False
+        or (each["accepts"] is False and not _takes_traces_alone(each, examined))
     ]
 
 
-def notes(settings: config.Settings, environ: Mapping[str, str]) -> list[str]:
+def _does_not_take(each: Mapping[str, Any]) -> str:
+    return f"{each['signal']}: {each['endpoint']} does not take an empty request: {each['error']}; {each['advice']}"
+
+
+def _takes_traces_alone(each: Mapping[str, Any], examined: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it is a backend for traces that lacks another signal, as Jaeger does."""
+    return each["lacks_signal"] and any(
+        other["accepts"] and other["signal"] == "traces" and other["endpoint"] == each["endpoint"]
+        for other in examined
+    )
+
+
+def notes(
+    settings: config.Settings, environ: Mapping[str, str], examined: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """What is no fault of an address, and good to know."""
     found = [
-        f"{way.variable}={without_user(way.address)} names no scheme, so gRPC speaks TLS to it; put http:// in "
+        f"{way.variable}={values.without_user(way.address)} names no scheme, so gRPC speaks TLS to it; put http:// in "
         "front where the receiver does not."
         for way in _ways(settings, environ)
         if way.variable
@@ -101,19 +157,8 @@ def notes(settings: config.Settings, environ: Mapping[str, str]) -> list[str]:
         and "://" not in way.address
         and not _insecure(environ, SIGNALS[way.signal])
     ]
+    found += [_does_not_take(each) for each in examined if _takes_traces_alone(each, examined)]
     return list(dict.fromkeys(found))
-
-
-def without_user(address: str) -> str:
-    """An address without the user and the password that may stand in it."""
-    scheme = address.partition("://")[0] + "://" if "://" in address else ""
-    return scheme + _host_of(address)
-
-
-def _host_of(address: str) -> str:
-    """An address without scheme, user and password."""
-    authority, slash, path = address.rpartition("://")[2].partition("/")
-    return authority.rpartition("@")[2] + slash + path
 
 
 def _ways(settings: config.Settings, environ: Mapping[str, str]) -> Iterator[_Way]:
@@ -149,7 +194,7 @@ def _proxy(address: str) -> str | None:
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
         return None
-    return without_user(proxy)
+    return values.without_user(proxy)
 
 
 def _connect(target: tuple[str, int]) -> str | None:

@@ -21,7 +21,8 @@ from . import _checks
 def command(context: click.Context, folder: str | None, as_json: bool) -> None:
     """Say how rollspan is set up here: settings and where each came from, endpoints, file systems, journals.
 
-    DIR is what a run wrote to [default: $ROLLSPAN_DIR, else ./rollspan-data].
+    DIR is what a run wrote to [default: $ROLLSPAN_DIR, else ./rollspan-data]. Each OTLP endpoint is sent an empty
+    request, with the headers of the environment, to see whether it would take a run's.
 
     Exit codes: 0 all is well, 1 a problem was found, 2 wrong use.
     """
@@ -43,9 +44,9 @@ def _print(report: dict[str, Any], console: Console) -> None:
             table.add_row(name, escape(text))
         console.print(table)
     if report["endpoints"]:
-        table = _table("Endpoints", "signal", "endpoint", "answers")
+        table = _table("Endpoints", "signal", "endpoint", "takes data")
         for each in report["endpoints"]:
-            word = {True: "yes", False: "no", None: "?"}[each["reachable"]]
+            word = {True: "yes", False: "no", None: "?"}[each["reachable"] and each["accepts"]]
             table.add_row(each["signal"], escape(each["endpoint"]), escape(f"{word} {each['error']}".strip()))
         console.print(table)
     console.print(_places(report["file_systems"]))
