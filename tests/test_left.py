@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rollspan import left, owner
+from rollspan.cli._checks import of_orphans
 from rollspan.left import Left, Standing
 from tests.conftest import CLEAN
 from tests.faults.jobs import ROLLSPAN, in_file, nothing_left, recover
@@ -169,13 +171,30 @@ def test_doctor_tells_of_journals_whose_data_directory_is_gone(run_program: Run,
     shutil.rmtree(data)
     if not journal.hot.is_dir():
         pytest.skip("the journal was not in memory")
-    notes = json.loads(rollspan("doctor", "--json", str(tmp_path)).stdout)["notes"]
-    (note,) = [each for each in notes if str(data) in each]
-    assert str(journal.hot.parent) in note
-    assert f"`rollspan recover {data} --to OTHER`" in note
+
+    def told() -> list[dict[str, Any]]:
+        orphans = json.loads(rollspan("doctor", "--json", str(tmp_path)).stdout)["orphans"]
+        return [each for each in orphans if each["data"] == str(data)]
+
+    (found,) = told()
+    assert found["folder"] == str(journal.hot.parent)
+    assert found["journals"] == 1
+    assert f"`rollspan recover {data} --to OTHER`" in of_orphans([found])[0]
     done = recover(data, "--to", str(other))
     assert done.returncode == 0, done.stderr
     assert len(in_file(other)) == 11
     assert not journal.hot.exists()
-    after = json.loads(rollspan("doctor", "--json", str(tmp_path)).stdout)["notes"]
-    assert not [each for each in after if str(data) in each]
+    assert told() == []
+
+
+def test_doctor_sums_up_journals_whose_data_directories_are_gone() -> None:
+    """However many there are: one note, with their number and size, the first few by name, and what to do."""
+    found = [
+        {"data": f"/gone/{n}", "folder": f"/dev/shm/x/{n}", "journals": 2, "bytes": 4 << 20} for n in range(5)
+    ]
+    (note,) = of_orphans(found)
+    assert note.startswith("20 MiB of sessions lie in 10 journals ")
+    assert "/gone/2 (in /dev/shm/x/2) and 2 more" in note
+    assert "/gone/3" not in note
+    assert "`rollspan recover /gone/0 --to OTHER`" in note
+    assert of_orphans([]) == []

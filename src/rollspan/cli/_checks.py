@@ -26,6 +26,7 @@ _GROUPS: Final = {
     "records": "opentelemetry_logs_exporter",
     "metrics": "opentelemetry_metrics_exporter",
 }
+_FEW: Final = 3
 _COMPLETE_SAMPLERS: Final = frozenset({"", "always_on", "parentbased_always_on"})
 
 
@@ -55,12 +56,11 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
         "endpoints": _endpoints.examine(settings, environ),
         "file_systems": file_systems(directory, settings.journal_dir, problems),
         "journals": journals(directory, settings.journal_dir, problems),
+        "orphans": orphaned(directory, settings.journal_dir),
         "directory": str(directory),
         "problems": problems,
     }
-    report["notes"] = notes(settings, environ, report["endpoints"]) + _of_orphans(
-        directory, settings.journal_dir
-    )
+    report["notes"] = notes(settings, environ, report["endpoints"]) + of_orphans(report["orphans"])
     problems += _missing_exporters(settings)
     problems += _endpoints.problems(settings, environ, report["endpoints"])
     if not start_up_installed():
@@ -216,19 +216,32 @@ def journals(directory: Path, journal_dir: Path | None, problems: list[str]) -> 
     }
 
 
-def _of_orphans(directory: Path, journal_dir: Path | None) -> list[str]:
-    """What nobody would find: journals in memory whose data directories were removed, or could never be made."""
-    held: dict[str, tuple[Path, int]] = {}
+def orphaned(directory: Path, journal_dir: Path | None) -> list[dict[str, Any]]:
+    """What nobody would find, the most first: journals in memory whose data directories were removed, or never made."""
+    held: dict[str, dict[str, Any]] = {}
     for left in orphans(journal_dir):
         data = str(left.settings["dir"])
-        size = sum(path.stat().st_size for _, path in left.segments if path.exists())
-        held[data] = left.hot.parent, held.get(data, (left.hot, 0))[1] + size
+        each = held.setdefault(
+            data, {"data": data, "folder": str(left.hot.parent), "journals": 0, "bytes": 0}
+        )
+        each["journals"] += 1
+        each["bytes"] += sum(path.stat().st_size for _, path in left.segments if path.exists())
     held.pop(str(directory), None)  # its journals are told of as such
+    return sorted(held.values(), key=lambda each: (-each["bytes"], each["data"]))
+
+
+def of_orphans(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One note of all of them, with the command that gets them back; it names the first few."""
+    if not found:
+        return []
+    named = ", ".join(f"{each['data']} (in {each['folder']})" for each in found[:_FEW])
+    more = f" and {len(found) - _FEW} more, which --json lists" if len(found) > _FEW else ""
+    size = sum(each["bytes"] for each in found) / 2**20
+    number = _counted(sum(each["journals"] for each in found), "journal")
     return [
-        f"{size / 2**20:.0f} MiB of sessions lie in {folder}, left by processes that died; their data directory {data} "
-        f"is not there. `rollspan recover {data} --to OTHER` writes their records below OTHER; if nobody wants them, "
-        "remove that folder."
-        for data, (folder, size) in sorted(held.items())
+        f"{size:.0f} MiB of sessions lie in {number} left by processes that died, whose data directories are not there: "
+        f"{named}{more}. `rollspan recover {found[0]['data']} --to OTHER` writes the records of the first below OTHER; "
+        "a folder that nobody wants may be removed."
     ]
 
 
