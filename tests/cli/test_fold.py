@@ -101,6 +101,19 @@ def test_nothing_to_fold_exits_1(tmp_path: Path) -> None:
     assert "no rollout found" in result.stderr
 
 
+def test_a_file_of_records_is_told_as_such(tmp_path: Path) -> None:
+    """Somebody who folds what needs no folding is told so once, whatever the number of records."""
+    traces, records = tmp_path / "traces.json", tmp_path / "sessions-r0.jsonl"
+    traces.write_bytes(a_line(*a_rollout(1)))
+    records.write_text('{"request_id":0,"status":"accepted"}\n' * 200)
+    result = fold(records, traces)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["session_id"] == "s1"
+    (said,) = result.stderr.splitlines()
+    assert f"{records} holds records already" in said
+    assert f"`rollspan show {records}`" in said
+
+
 @pytest.mark.parametrize("arguments", [[], ["no-such-file"]])
 def test_wrong_use_exits_2(arguments: list[str]) -> None:
     """No file, or one that is not there, is wrong use."""

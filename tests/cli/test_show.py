@@ -141,6 +141,16 @@ def test_wrong_use_exits_2(arguments: list[str], says: str) -> None:
     assert says in result.stderr
 
 
+def test_many_damaged_lines_are_counted(run_dir: Path) -> None:
+    """The first few are named, and the number of the others is right."""
+    with (run_dir / "sessions-r0.jsonl").open("a") as file:
+        file.write("damaged\n" * 500)
+    result = show(run_dir)
+    assert result.exit_code == 1
+    assert result.stderr.count("left out") == 10
+    assert "and 490 more like these" in result.stderr
+
+
 def test_standard_input_is_read_and_left_open(run_dir: Path) -> None:
     """`-` reads records from a pipe."""
     data = (run_dir / "sessions-r0.jsonl").read_bytes()

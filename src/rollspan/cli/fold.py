@@ -12,7 +12,7 @@ from rollspan.fold import fold
 from rollspan.otlp_json import read_spans
 from rollspan.record import to_line
 from rollspan.spandata import SpanData
-from rollspan.view.files import open_bytes, shortened
+from rollspan.view.files import holds_records, open_bytes, shortened
 
 
 @click.command(name="fold")
@@ -37,7 +37,7 @@ def command(context: click.Context, files: tuple[str, ...]) -> None:
     write_lines(map(to_line, records))
     for problem in shortened(problems):
         click.echo(f"rollspan fold: {problem}", err=True)
-    if not records:
+    if not records and not problems:
         click.echo(
             f"rollspan fold: no rollout found in {', '.join(files)}; expected OTLP/JSON lines with our "
             "spans (resourceSpans). `rollspan show` itself reads records and record events (resourceLogs).",
@@ -49,6 +49,12 @@ def command(context: click.Context, files: tuple[str, ...]) -> None:
 def _spans(name: str, problems: list[str]) -> Iterator[SpanData]:
     try:
         with open_bytes(name) as lines:
+            if holds_records(lines):
+                problems.append(
+                    f"{name} holds records already, which `rollspan show {name}` shows; spans are what a Collector's "
+                    "file exporter writes (resourceSpans)"
+                )
+                return
             yield from read_spans(lines, lambda at, why: problems.append(f"{name}:{at}: left out: {why}"))
     except (OSError, EOFError, zlib.error) as error:
         problems.append(f"{name}: cannot be read to its end: {error}")

@@ -93,10 +93,8 @@ def _options(wanted: str | None, slowest: int | None, is_open: bool) -> list[tup
 def _load(context: click.Context, path: str) -> tuple[list[Record], bool]:
     problems: list[str] = []
     records = view.load(path, problems)
-    for problem in problems[:_FEW]:
+    for problem in problems:
         _tell(problem)
-    if len(problems) > _FEW:
-        _tell(f"and {len(problems) - _FEW} more like these")
     if not records:
         where = "standard input" if path == "-" else path
         looked = "files named sessions-r*.jsonl in and below " if path != "-" and Path(path).is_dir() else ""

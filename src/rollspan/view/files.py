@@ -23,7 +23,7 @@ from rollspan.view.text import safe
 _RECORD_FILE = re.compile(r"sessions-r.*\.jsonl(\.\d+)?(\.gz)?")
 _LOGS_KEY, _SPANS_KEY = b'"resourceLogs"', b'"resourceSpans"'
 _HEAD_BYTES = 65536
-_MOST_PROBLEMS = 100
+_MOST_PROBLEMS = 10
 
 
 def record_files(directory: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def load(path: str | Path, problems: list[str] | None = None) -> list[Record]:
 
 
 def shortened(problems: list[str]) -> list[str]:
-    """The first hundred problems, each safe to print, and how many more there are."""
+    """The first few problems, each safe to print, and how many more there are."""
     more = len(problems) - _MOST_PROBLEMS
     return [safe(problem, 400) for problem in problems[:_MOST_PROBLEMS]] + (
         [f"and {more} more like these"] if more > 0 else []
@@ -106,6 +106,18 @@ def open_bytes(name: str) -> Iterator[io.BufferedReader]:
         yield file
 
 
+def holds_records(file: io.BufferedReader) -> bool:
+    """Whether its first line is a record, and no request as a Collector writes them; nothing is read of it."""
+    try:
+        return _is_record(orjson.loads(file.peek(_HEAD_BYTES).partition(b"\n")[0]))
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, dict) and "status" in value
+
+
 def _lines(file: Iterable[bytes], on_bad: Callable[[int, str], None]) -> Iterator[Record]:
     for at, line in enumerate(file, 1):
         if not line.strip():
@@ -116,7 +128,7 @@ def _lines(file: Iterable[bytes], on_bad: Callable[[int, str], None]) -> Iterato
             torn = not line.endswith(b"\n")
             on_bad(at, "torn: its process died, or is just writing it" if torn else f"not JSON: {error}")
             continue
-        if isinstance(value, dict) and "status" in value:
+        if _is_record(value):
             yield value
         else:
             on_bad(at, 'not a record: expected an object with a "status"')
