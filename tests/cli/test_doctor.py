@@ -291,6 +291,16 @@ def test_journals_left_behind_are_a_problem_and_live_ones_are_not(tmp_path: Path
     assert f"rollspan recover {tmp_path / 'data'}" in problem
 
 
+def test_the_folder_above_is_told_from_a_runs(tmp_path: Path, journal: Any) -> None:
+    """The runs below are named: a problem where that folder was asked for, else a note."""
+    journal("one")
+    said = f"{tmp_path} is no run's folder. Below it are: {tmp_path / 'data'}"
+    assert report(str(tmp_path), folder=tmp_path)["problems"] == [said]
+    found = report(folder=tmp_path, ROLLSPAN_DIR=str(tmp_path))
+    assert found["problems"] == []
+    assert said in found["notes"]
+
+
 def test_processes_of_a_run_that_disagree_are_named(tmp_path: Path, journal: Any) -> None:
     """A setting that differs within a run is listed with each value and who has it."""
     journal("one", live=True, rank=0, pid=11, settings={"spans": "auto", "file_mode": 0o600})

@@ -199,11 +199,17 @@ def test_open_shows_what_runs_in_another_process(tmp_path: Path) -> None:
     assert "no rollout is open" in result.stderr
 
 
+LEFT_OPEN = "import os, rollspan; rollspan.start_session(task_id='lost'); os._exit(1)"
+
+
+def run(source: str, data: Path) -> None:
+    settings = {"ROLLSPAN_ENABLED": "1", "ROLLSPAN_DIR": str(data), "ROLLSPAN_EXIT_TIMEOUT": "0.1"}
+    subprocess.run([sys.executable, "-c", source], env=os.environ | settings, check=False)
+
+
 def test_open_tells_what_a_dead_process_left(tmp_path: Path) -> None:
     """What was open when its process was killed is not shown as running; the exit code is as ever."""
-    settings = {"ROLLSPAN_ENABLED": "1", "ROLLSPAN_DIR": str(tmp_path), "ROLLSPAN_EXIT_TIMEOUT": "0.1"}
-    source = "import os, rollspan; rollspan.start_session(task_id='lost'); os._exit(1)"
-    subprocess.run([sys.executable, "-c", source], env=os.environ | settings, check=False)
+    run(LEFT_OPEN, tmp_path)
     result = show(tmp_path, "--open")
     assert result.exit_code == 0
     assert result.stdout.startswith("1 rollout left open by processes that died\n")
@@ -211,3 +217,28 @@ def test_open_tells_what_a_dead_process_left(tmp_path: Path) -> None:
     assert f"rollspan recover {tmp_path}" in result.stdout.replace("\n", "")
     assert CliRunner().invoke(main, ["recover", str(tmp_path)]).exit_code == 0
     assert show(tmp_path, "--open").exit_code == 1
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_what_is_to_be_recovered_is_hinted_at(tmp_path: Path, above: bool) -> None:
+    """After a kill the rollouts that are there are shown, and one line says how to get the others."""
+    data = tmp_path / "data"
+    run("import rollspan\nwith rollspan.session(): pass", data)
+    assert show(data).stderr == ""
+    run(LEFT_OPEN, data)
+    result = show(tmp_path if above else data)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("1 rollout")
+    (said,) = result.stderr.splitlines()
+    assert f"`rollspan recover {data}`" in said
+    assert CliRunner().invoke(main, ["recover", str(data)]).exit_code == 0
+    assert show(data, "--all-runs").stderr == ""
+
+
+def test_open_of_the_folder_above_names_the_runs_below(tmp_path: Path) -> None:
+    """Somebody who is one folder too high is not told that nothing is open."""
+    run(LEFT_OPEN, tmp_path / "data")
+    result = show(tmp_path, "--open")
+    assert result.exit_code == 1
+    assert f"{tmp_path} is no run's folder. Below it are: {tmp_path / 'data'}" in result.stderr
+    assert "no rollout is open" not in result.stderr

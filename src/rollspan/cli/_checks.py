@@ -16,6 +16,7 @@ from typing import Any, Final
 from rollspan import autostart, config, place
 from rollspan.cli import _endpoints
 from rollspan.cli._endpoints import SIGNALS
+from rollspan.cli._outcomes import one_too_high
 from rollspan.cli.version import versions
 from rollspan.left import Left, Standing, orphans
 from rollspan.left import journals as all_journals
@@ -61,6 +62,8 @@ def examine(folder: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
         "problems": problems,
     }
     report["notes"] = notes(settings, environ, report["endpoints"]) + of_orphans(report["orphans"])
+    if said := one_too_high(directory):
+        (problems if folder else report["notes"]).append(said)
     problems += _missing_exporters(settings)
     problems += _endpoints.problems(settings, environ, report["endpoints"])
     if not start_up_installed():

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from rollspan import config, left
+from rollspan import config, left, recovery
 from rollspan.recovery import Outcome
+
+_FEW = 10
 
 
 def _existing(context: click.Context, parameter: click.Parameter, directory: Path) -> Path:
@@ -63,5 +65,27 @@ def folders_below(directory: Path) -> list[Path]:
     return sorted(folder for folder in directory.glob("*/") if _is_a_runs(folder))
 
 
+def one_too_high(directory: Path) -> str:
+    """That it is no run's folder, and which runs' are below it; "" where none is."""
+    below = folders_below(directory)
+    more = f" and {len(below) - _FEW} more" if len(below) > _FEW else ""
+    named = ", ".join(map(str, below[:_FEW]))
+    return f"{directory} is no run's folder. Below it are: {named}{more}" if below else ""
+
+
 def _is_a_runs(folder: Path) -> bool:
     return (folder / "journal").is_dir() or any(folder.glob("sessions-*.jsonl"))
+
+
+def undelivered(directory: Path) -> str:
+    """That rollouts may lack, for processes of this run, or of those below, left journals; "" where none did."""
+    found: dict[Path, int] = {}
+    for folder in (directory, *folders_below(directory)):
+        if number := sum(1 for _ in recovery.held(settings_for(folder, None))):
+            found[folder] = number
+    if not found:
+        return ""
+    number = sum(found.values())
+    of = "journal of a process that is over is" if number == 1 else "journals of processes that are over are"
+    commands = ", ".join(f"`rollspan recover {folder}`" for folder in list(found)[:_FEW])
+    return f"{number} {of} not delivered yet, so rollouts may lack here; {commands} delivers what is in there"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rollspan import recovery
-from rollspan.cli._outcomes import directory_argument, folders_below, report, settings_for
+from rollspan.cli._outcomes import directory_argument, one_too_high, report, settings_for
 
 
 @click.command(name="recover")
@@ -53,9 +53,8 @@ def command(
         discard=discard,
         to=to.absolute() if to is not None else None,
     )
-    below = [] if outcomes else folders_below(directory)
-    if below:
-        click.echo(f"{directory} is no run's folder. Below it are: {', '.join(map(str, below))}", err=True)
+    if not outcomes and (said := one_too_high(directory)):
+        click.echo(said, err=True)
         context.exit(2)
     if not outcomes:
         click.echo(f"Nothing to recover below {directory}: no process died here with sessions undelivered.")

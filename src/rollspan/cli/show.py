@@ -10,6 +10,7 @@ import click
 import orjson
 
 from rollspan import recovery, view
+from rollspan.cli._outcomes import one_too_high, undelivered
 from rollspan.cli._output import print_parts, write_lines
 from rollspan.record import Record, to_line
 
@@ -95,6 +96,8 @@ def _load(context: click.Context, path: str) -> tuple[list[Record], bool]:
     records = view.load(path, problems)
     for problem in problems:
         _tell(problem)
+    if Path(path).is_dir() and (said := undelivered(Path(path))):
+        _tell(said)
     if not records:
         where = "standard input" if path == "-" else path
         looked = "files named sessions-r*.jsonl in and below " if path != "-" and Path(path).is_dir() else ""
@@ -173,7 +176,8 @@ def _show_open(context: click.Context, path: str, as_json: bool) -> None:
     if not sessions:
         _give_up(
             context,
-            f"no rollout is open in a process that writes to {path}, running or dead. They show within "
+            one_too_high(Path(path))
+            or f"no rollout is open in a process that writes to {path}, running or dead. They show within "
             "ROLLSPAN_CHECKPOINT_INTERVAL (10 s) of what they do; finished ones: "
             f"`rollspan show {path}`.",
         )
