@@ -181,6 +181,23 @@ def test_an_unknown_variable_is_a_problem_with_the_nearest_name() -> None:
     assert "did you mean ROLLSPAN_JOURNAL_DIR?" in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
+        ("SERVICE_NAME", "OTEL_SERVICE_NAME"),
+        ("LOGS_EXPORTER", "OTEL_LOGS_EXPORTER"),
+    ],
+)
+def test_what_opentelemetry_has_a_variable_for_is_pointed_to(name: str, meant: str) -> None:
+    """A name that one may expect of us leads to OpenTelemetry's; its value, which may be a secret, is not said."""
+    (problem,) = resolve({f"ROLLSPAN_{name}": "s3cret"}).problems
+    assert f"did you mean {meant}?" in str(problem)
+    assert "s3cret" not in str(problem)
+
+
 def test_a_wrong_first_variable_leaves_the_second() -> None:
     """ROLLSPAN_RANK is wrong, so RANK counts, and the problem says so."""
     resolved = resolve({"ROLLSPAN_RANK": "first", "RANK": "2"})

@@ -69,9 +69,14 @@ def test_off_means_off(run_program: Callable[..., subprocess.CompletedProcess[st
 
 
 def test_otel_sdk_disabled_turns_it_off(run_program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    """OTEL_SDK_DISABLED=true beats ROLLSPAN_ENABLED=1."""
-    done = run_program(PROGRAM, env={"OTEL_SDK_DISABLED": "TRUE"})
+    """OTEL_SDK_DISABLED=true beats ROLLSPAN_ENABLED=1, which is said once, children included."""
+    child = "import subprocess\nsubprocess.run([sys.executable, '-c', 'import rollspan; rollspan.start_session()'])\n"
+    done = run_program(PROGRAM + child, env={"OTEL_SDK_DISABLED": "TRUE"})
     assert done.stdout == "done\n"
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("rollspan: OTEL_SDK_DISABLED='true'")
+    assert "rollspan is off" in said
+    assert run_program(PROGRAM, env={"OTEL_SDK_DISABLED": "true", "ROLLSPAN_ENABLED": ""}).stderr == ""
 
 
 def test_everything_off_is_one_object() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -133,6 +133,25 @@ _ENDPOINTS: Final = {
 COMMON_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
+_INSTEAD: Final = {
+    **{
+        f"ROLLSPAN_{name}": f"OTEL_EXPORTER_OTLP_{name}"
+        for name in ("ENDPOINT", "HEADERS", "PROTOCOL", "COMPRESSION", "CERTIFICATE", "INSECURE")
+    },
+    **{
+        f"ROLLSPAN_{name}": f"OTEL_{name}"
+        for name in (
+            "SERVICE_NAME",
+            "RESOURCE_ATTRIBUTES",
+            "TRACES_EXPORTER",
+            "LOGS_EXPORTER",
+            "METRICS_EXPORTER",
+        )
+    },
+}
+"""Names that one may expect, and OpenTelemetry's, which are ours too."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A value that could not be used: where it stood, what was expected, what is used instead."""
@@ -149,6 +168,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.variable}={self.value!r}: expected {self.expected}; {self.used}"
+
+
+SWITCHED_OFF: Final = Problem(
+    "OTEL_SDK_DISABLED",
+    "true",
+    "anything else where rollspan is turned on",
+    "rollspan is off, like all of OpenTelemetry",
+)
+"""No wrong value in itself: said by the program that would be traced otherwise, and by no other."""
 
 
 @dataclass(frozen=True)
@@ -332,19 +360,18 @@ def _on_this_host(environ: Mapping[str, str]) -> float:
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:
     known = {variable for spec in VARIABLES.values() for variable in spec.environment} | INTERNAL
     return [
-        Problem(
-            name, environ[name][:200], f"the name of a setting{_guess(name, known - INTERNAL)}", "ignored"
-        )
+        # Its value is not what is wrong, and may be a secret.
+        Problem(name, "...", f"the name of a setting{_guess(name, known - INTERNAL)}", "ignored")
         for name in sorted(environ)
         if name.startswith("ROLLSPAN_") and name not in known
     ]
 
 
-def _guess(name: str, known: Any) -> str:
+def _guess(name: str, known: Iterable[str]) -> str:
     import difflib  # noqa: PLC0415 - 10 ms, for the one who mistyped
 
-    near = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = difflib.get_close_matches(name, [*known, *_INSTEAD], 1)
+    return f" (did you mean {_INSTEAD.get(near[0], near[0])}?)" if near else ""
 
 
 def _text(value: object) -> str:

@@ -43,13 +43,16 @@ def _decide() -> Runtime | None:
 
 def _start(resolved: config.Resolved) -> None:
     settings = resolved.settings
-    if not settings.enabled or settings.sdk_disabled:
+    if not settings.active:
         _set(None)
-        misspelt = [
+        # A job whose switch is misspelt, or of no use, must not just run untraced.
+        why = [
             p for p in resolved.problems if p.variable.startswith("ROLLSPAN_") and p.variable not in _KNOWN
         ]
-        if misspelt:  # a job whose switch is misspelt must not just run untraced
-            config.report(config.Resolved(settings, resolved.sources, tuple(misspelt)))
+        if settings.enabled:
+            why.append(config.SWITCHED_OFF)
+        if why:
+            config.report(config.Resolved(settings, resolved.sources, tuple(why)))
         return
     config.report(resolved)
     _set(_made(settings))

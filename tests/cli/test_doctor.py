@@ -72,6 +72,12 @@ def test_a_plain_environment_has_no_problem(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_overrules_the_switch_is_noted(tmp_path: Path) -> None:
+    """ROLLSPAN_ENABLED=1 is of no use where OpenTelemetry is switched off."""
+    notes = report(folder=tmp_path, OTEL_SDK_DISABLED="true", ROLLSPAN_ENABLED="1")["notes"]
+    assert any("OTEL_SDK_DISABLED=true switches rollspan off" in n and "although" in n for n in notes)
+
+
 def test_every_setting_is_listed_with_its_source(tmp_path: Path) -> None:
     """Each setting has a value, where it came from, and the variables that would change it."""
     found = report(folder=tmp_path, ROLLSPAN_ENABLED="1", RANK="2", ROLLSPAN_FILE_MODE="0640")

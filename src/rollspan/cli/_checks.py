@@ -108,7 +108,8 @@ def notes(
     if not settings.enabled:
         found.append("rollspan is off; ROLLSPAN_ENABLED=1 turns it on.")
     if settings.sdk_disabled:
-        found.append("OTEL_SDK_DISABLED=true switches rollspan off together with OpenTelemetry.")
+        also = ", although ROLLSPAN_ENABLED turns it on" if settings.enabled else ""
+        found.append(f"OTEL_SDK_DISABLED=true switches rollspan off together with OpenTelemetry{also}.")
     sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip()
     if sampler not in _COMPLETE_SAMPLERS:
         found.append(
