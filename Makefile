@@ -17,7 +17,7 @@ export BACKENDS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollspan/backends
 
 help:
 	@echo "make demo    train a tiny policy and see every rollout traced   (DEMO_ARGS='--steps 20')"
-	@echo "make test    run the tests                                      (TEST_ARGS='-k fold')"
+	@echo "make test    run the tests, some 9 minutes on two cores         (TEST_ARGS='-k fold')"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   what a session costs, beside other tracers         (BENCH_ARGS='--rounds 10')"
 	@echo "make backends        build a real Collector and a real Jaeger (needs Go)"
