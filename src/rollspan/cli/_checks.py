@@ -224,14 +224,13 @@ def orphaned(directory: Path, journal_dir: Path | None) -> list[dict[str, Any]]:
     """What nobody would find, the most first: journals in memory whose data directories were removed, or never made."""
     held: dict[str, dict[str, Any]] = {}
     for left in orphans(journal_dir):
-        data = str(left.settings["dir"])
-        each = held.setdefault(
-            data, {"data": data, "folder": str(left.hot.parent), "journals": 0, "bytes": 0}
-        )
+        data, folder = str(left.settings["dir"]), str(left.hot.parent)
+        if data == str(directory):  # its journals are told of as such
+            continue
+        each = held.setdefault(folder, {"data": data, "folder": folder, "journals": 0, "bytes": 0})
         each["journals"] += 1
         each["bytes"] += sum(path.stat().st_size for _, path in left.segments if path.exists())
-    held.pop(str(directory), None)  # its journals are told of as such
-    return sorted(held.values(), key=lambda each: (-each["bytes"], each["data"]))
+    return sorted(held.values(), key=lambda each: (-each["bytes"], each["folder"]))
 
 
 def of_orphans(found: Sequence[Mapping[str, Any]]) -> list[str]:
