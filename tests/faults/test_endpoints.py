@@ -79,16 +79,20 @@ TWICE = """
 import rollspan
 for sessions in (2, 3):
     rollspan.configure()
-    for _ in range(sessions):
-        with rollspan.session():
-            pass
-        rollspan.flush()
+    with rollspan.step(sessions):
+        for _ in range(sessions):
+            with rollspan.session():
+                pass
+            rollspan.flush()
     rollspan.shutdown()
 """
 
 
 def test_what_was_lost_is_summed_up_at_the_end(run_program: Run, receiver: OtlpReceiver) -> None:
-    """Each shutdown says in one line what was lost since the one before: how much of what, and why."""
+    """Each shutdown says in one line what was lost since the one before: how much of what, and why.
+
+    A step is a trace without a record.
+    """
     receiver.answer(Answer(status=401, message="who are you?"), signal="traces")
     receiver.answer(Answer(status=404), signal="logs")
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_METRICS_EXPORTER": "none"}
@@ -96,7 +100,7 @@ def test_what_was_lost_is_summed_up_at_the_end(run_program: Run, receiver: OtlpR
     sums = [line for line in done.stderr.splitlines() if "lost in all" in line]
     assert len(sums) == 2
     for sessions, line in zip((2, 3), sums, strict=True):
-        assert f" {sessions} traces by otlp.traces (refused: HTTP 401 Unauthorized: who are you?)" in line
+        assert f" {sessions + 1} traces by otlp.traces (refused: HTTP 401 Unauthorized: who are you?)" in line
         assert f" {sessions} records by otlp.records (unsupported: HTTP 404 Not Found" in line
 
 
