@@ -160,8 +160,9 @@ PROTECTIONS = (
     Protection(
         "tests/test_journal.py::test_a_signal_handler_may_append",
         "journal.py",
-        "            self._write(line)\n        except ValueError:\n            self._app",
-        "            len([self._write(line[:9]), self._write(line[9:])])\n        except ValueError:\n            self._app",
+        "        try:\n            self._write(line)\n        except ValueError:\n            self._append_",
+        "        try:\n            list(map(self._write, (line[:9], line[9:])))\n"
+        "        except ValueError:\n            self._append_",
     ),
     Protection(
         "tests/test_left.py::test_who_looks_at_a_journal_that_is_just_removed_leaves_nothing_in_it",
