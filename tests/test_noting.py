@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from rollspan.noting import Notes, NotNotedError
+from rollspan.noting import Notes, NotNotedError, expression
 
 
 def noted(work: Callable[[Any, Any], Any], a: Any, b: Any) -> tuple[str, list[str]]:
     notes = Notes()
     result = work(notes.noting(a, "a"), notes.noting(b, "b"))
-    return notes.expression(result), list(notes.conditions)
+    return expression(notes.noted(result)), list(notes.conditions)
 
 
 @pytest.mark.parametrize(
-    ("work", "expression", "conditions"),
+    ("work", "source", "conditions"),
     [
         (lambda a, b: a - b, "(a - b)", []),
         (lambda a, b: (b - 3 + a) / 10, "(((b - 3) + a) / 10)", []),
@@ -35,11 +35,9 @@ def noted(work: Callable[[Any, Any], Any], a: Any, b: Any) -> tuple[str, list[st
         (lambda a, b: "text", "'text'", []),
     ],
 )
-def test_what_is_done_is_noted(
-    work: Callable[[Any, Any], Any], expression: str, conditions: list[str]
-) -> None:
+def test_what_is_done_is_noted(work: Callable[[Any, Any], Any], source: str, conditions: list[str]) -> None:
     """Sums, quotients and signs as expressions, comparisons as conditions, each once."""
-    assert noted(work, 5, 9) == (expression, conditions)
+    assert noted(work, 5, 9) == (source, conditions)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,10 @@ def _met_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A function is made of the first session of a shape."""
     monkeypatch.setattr(shapes, "_MET_OFTEN", 0)
     shapes._made.clear()
+    shapes._last.clear()
     yield
     shapes._made.clear()
+    shapes._last.clear()
 
 
 def assert_same(trace_hex: bytes, parts: Parts) -> bool:
@@ -41,20 +43,24 @@ def assert_same(trace_hex: bytes, parts: Parts) -> bool:
     lines.describe_parts(named)
     assembled = lines.assemble_parts(trace_hex, named)
     assert assembled is not None
-    usual = usual_session(trace_hex, copy.deepcopy(parts))
-    if usual is None:
+    short = usual_session(trace_hex, copy.deepcopy(parts))
+    if short is None:
         return False
-    rows, record = usual
+    record = short.record
+    assert record is not None
     folded = fold_trace(assembled.spans)
     assert folded is not None
     assert to_line(record) == to_line(folded)
     assert repr(record) == repr(folded)
     spans = list(assembled.spans)
     spans[0] = spans[0]._replace(attributes=with_record(spans[0].attributes, folded))
-    short, long = FinishedTrace(None, record, True, rows), FinishedTrace(spans, folded)
+    long = FinishedTrace(spans, folded)
+    assert short.span_count == long.span_count
     assert encode_spans([short], {}) == encode_spans([long], {})
     assert encode_records([short], {}) == encode_records([long], {})
-    return rows.shape is not None
+    assert list(short.spans) == spans
+    assert repr(short.spans) == repr(spans)
+    return short.shape is not None
 
 
 def others(value: Any, *, tame: bool) -> st.SearchStrategy[Any]:
@@ -198,6 +204,40 @@ def test_what_the_function_does_not_hold_for_is_folded_step_by_step() -> None:
     assert assert_same(b"%032x" % 6, session(6))
 
 
+def test_counters_that_stand_in_one_attribute() -> None:
+    """Of too many for an event's attributes the numbers differ all the same."""
+    names = [f"{semconv.COUNTER_PREFIX}c{i}" for i in range(120)]
+    assert_same(b"%032x" % 1, session(1, **dict.fromkeys(names, 1)))
+    for number in (2, 300):
+        assert assert_same(b"%032x" % number, session(number, **dict.fromkeys(names, number)))
+
+
+def test_lines_of_the_same_size_but_of_another_shape() -> None:
+    """Each is read as what it is, also where the one before looked alike."""
+    for number in range(1, 9):
+        by_turns = {"note": "text"} if number % 2 else {"other": 1}
+        assert assert_same(b"%032x" % number, session(number, **by_turns)) == (number > 2)
+
+
+def test_lines_in_another_order() -> None:
+    """A line that was carried forward comes behind those after it."""
+    assert_same(b"%032x" % 1, session(1))
+    assert assert_same(b"%032x" % 2, dict(reversed(session(2).items())))
+
+
+def test_spans_that_are_not_exported() -> None:
+    """What the first line says of it holds for the session that says it."""
+    for number in (1, 2, 3):
+        for exported in (True, False):
+            parts = session(number)
+            if not exported:
+                parts[0]["x"] = False
+            usual = usual_session(b"%032x" % number, parts)
+            assert usual is not None
+            assert usual.export_spans is exported
+            assert (usual.shape is not None) is (number > 1)
+
+
 def test_a_text_as_reward_has_no_function() -> None:
     """What it says makes a difference."""
     for score in ("NaN", "x", "Infinity"):
@@ -224,6 +264,7 @@ def test_spans_that_leave_another_way_have_no_event_of_a_function() -> None:
     assert_same(b"%032x" % 1, session(1))
     usual = usual_session(b"%032x" % 2, session(2))
     assert usual is not None
-    rows, record = usual
-    assert event_of_shape(FinishedTrace(None, record, False, rows)) is None
-    assert spans_of_shape(FinishedTrace(None, record, True, rows)) is not None
+    assert event_of_shape(usual) is not None
+    usual.export_spans = False
+    assert event_of_shape(usual) is None
+    assert spans_of_shape(usual) is not None

@@ -66,20 +66,21 @@ def assert_same(parts: dict[int, dict[str, Any]]) -> bool:
         return False
     assembled = lines.assemble_parts(TRACE_HEX, given_parts)
     assert assembled is not None
-    rows, record = usual
+    record = usual.record
+    assert record is not None
     folded = fold_trace(assembled.spans)
     assert folded is not None
     assert orjson.dumps(record) == orjson.dumps(folded)  # the order of the fields too
     expected = list(assembled.spans)
     expected[0] = expected[0]._replace(attributes=with_record(expected[0].attributes, folded))
-    spans = rows.spans(record)
+    spans = usual.spans
     assert spans == expected
     assert [list(s.attributes) for s in spans] == [list(s.attributes) for s in expected]
     assert repr(record) == repr(folded)
     assert fold_trace(spans) == record
-    by_rows, plain = FinishedTrace(None, record, True, rows), FinishedTrace(expected, folded)
-    assert encode_spans([by_rows], {}) == encode_spans([plain], {})
-    assert encode_records([by_rows], {}) == encode_records([plain], {})
+    plain = FinishedTrace(expected, folded)
+    assert encode_spans([usual], {}) == encode_spans([plain], {})
+    assert encode_records([usual], {}) == encode_records([plain], {})
     return True
 
 

@@ -40,7 +40,7 @@ def carried(exporter: str, traces: Iterable[FinishedTrace]) -> int:
     """How many of these an exporter of that name has to do with: steps have no record, and spans may leave elsewhere."""
     if exporter.endswith("traces"):
         return sum(trace.export_spans for trace in traces)
-    return sum(trace.record is not None for trace in traces)
+    return sum(trace.has_record for trace in traces)
 
 
 class Delivery:

@@ -3,45 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from .record import Record
 from .rows import SessionRows
+from .shapes import Shape, Values
 from .spandata import SpanData
 
 
 class FinishedTrace:
     """What the worker hands to the exporters: one session (or one step) that is over.
 
-    `spans` has the root first. `record` is the flat record of a session and None for a step.
     `export_spans` is False where the spans leave another way (a user's own TracerProvider) or the
-    sampler left the trace out; the record goes out all the same. `rows` are the spans of a usual session as
-    its lines have them, from which `spans` are made for whoever asks.
+    sampler left the trace out; the record goes out all the same. A session of a known shape has `shape` and
+    `values`, of which most exporters make bytes; for whoever asks, `record` and `spans` are made of them.
     """
 
-    __slots__ = ("_spans", "export_spans", "record", "rows")
+    __slots__ = ("_record", "_rows", "_spans", "export_spans", "shape", "values")
 
     def __init__(
         self,
         spans: Sequence[SpanData] | None,
-        record: dict[str, Any] | None,
+        record: Record | None,
         export_spans: bool = True,
         rows: SessionRows | None = None,
     ) -> None:
+        """`rows`: a session's spans as its lines have them, where `spans` were not made."""
         self._spans = spans
-        self.record = record
+        self._record = record
+        self._rows = rows
         self.export_spans = export_spans
-        self.rows = rows
+        self.shape: Shape | None = None
+        self.values: Values = ()
+
+    @classmethod
+    def of_shape(cls, shape: Shape, values: Values) -> FinishedTrace:
+        """The session of this shape with these values."""
+        trace = cls(None, None, shape.export_spans)
+        trace.shape, trace.values = shape, values
+        return trace
+
+    @property
+    def has_record(self) -> bool:
+        """Whether it is a session, without making its record."""
+        return self.shape is not None or self._record is not None
+
+    @property
+    def record(self) -> Record | None:
+        """The flat record of a session, and None for a step. It may be made anew each time."""
+        return self._record if self.shape is None else self.shape.record(*self.values)
 
     @property
     def spans(self) -> Sequence[SpanData]:
         """In the plain form, root first."""
         if self._spans is None:  # two exporters' threads may both make them: they are equal
-            assert self.rows is not None
-            assert self.record is not None
-            self._spans = self.rows.spans(self.record)
+            rows = self._rows if self.shape is None else self.shape.rows(self.values)
+            record = self.record
+            assert rows is not None
+            assert record is not None
+            self._spans = rows.spans(record)
         return self._spans
 
     @property
     def span_count(self) -> int:
         """How many spans there are, without making them."""
-        return len(self.spans) if self.rows is None else 1 + len(self.rows.starts)
+        if self._spans is not None:
+            return len(self._spans)
+        rows = self._rows if self.shape is None else self.shape.sample
+        assert rows is not None
+        return 1 + len(rows.starts)

@@ -131,8 +131,7 @@ def finish(trace_hex: bytes, of_trace: Iterable[Line]) -> FinishedTrace | None:
     parts = lines.raw_parts_of(of_trace)
     usual = usual_session(trace_hex, parts)
     if usual is not None:
-        rows, record = usual
-        return FinishedTrace(None, record, parts[0].get("x", True), rows)
+        return usual
     lines.describe_parts(parts)
     assembled = lines.assemble_parts(trace_hex, parts)
     if assembled is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import add, eq, ge, gt, le, lt, ne, sub, truediv
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 Conditions: TypeAlias = dict[str, None]
 """Source of what must hold, in the order in which it was asked."""
@@ -15,6 +15,13 @@ Conditions: TypeAlias = dict[str, None]
 
 class NotNotedError(Exception):
     """Something was done with a value that leaves no note."""
+
+
+class Noted(NamedTuple):
+    """A value, and the source of what makes the same of another case."""
+
+    value: Any
+    source: str
 
 
 class _Int(int):
@@ -131,7 +138,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.conditions: Conditions = {}
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, Noted] = {}
 
     def noting(self, value: Any, source: str) -> Any:
         """`value`, as what `source` stands for, so that it can be found again in what is worked out.
@@ -147,20 +154,31 @@ class Notes:
                 raise NotNotedError
             self.conditions[source] = None
             mark = f"\0{source}"
-            self._texts[mark] = source
+            self._texts[mark] = Noted(value, source)
             return mark
         return value
 
-    def expression(self, value: Any) -> str:
-        """Source of what makes the same of another case."""
+    def noted(self, value: Any) -> Any:
+        """What was worked out, with a `Noted` for each value in it that would be another in another case."""
         if isinstance(value, _Int | _Float):
-            return value.source
+            return Noted(_plain(value), value.source)
         if isinstance(value, str):
-            return self._texts.get(value) or repr(value)
+            return self._texts.get(value, value)
         if isinstance(value, dict):
-            return "{" + ", ".join(f"{k!r}: {self.expression(v)}" for k, v in value.items()) + "}"
+            return {key: self.noted(item) for key, item in value.items()}
         if isinstance(value, list):
-            return "[" + ", ".join(map(self.expression, value)) + "]"
+            return [self.noted(item) for item in value]
         if isinstance(value, int):
-            return repr(value)
+            return value
         raise NotNotedError
+
+
+def expression(noted: Any) -> str:
+    """Source of what `Notes.noted` gave."""
+    if isinstance(noted, Noted):
+        return noted.source
+    if isinstance(noted, dict):
+        return "{" + ", ".join(f"{key!r}: {expression(item)}" for key, item in noted.items()) + "}"
+    if isinstance(noted, list):
+        return "[" + ", ".join(map(expression, noted)) + "]"
+    return repr(noted)

@@ -82,7 +82,11 @@ def _settings_of(left: Left, mine: Settings) -> Settings:
 def _skip_known(batch: Batch, known: set[str]) -> Batch:
     return Batch(
         batch.end,
-        [f for f in batch.finished if f.trace.record is None or f.trace.record.get("trace_id") not in known],
+        [
+            f
+            for f in batch.finished
+            if (record := f.trace.record) is None or record.get("trace_id") not in known
+        ],
     )
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from . import ids, semconv
 from .attributes import MAX_SPAN_ATTRIBUTES
-from .describe import SUBMISSION, described
 from .record import Record, root_attributes
-from .shapes import MOST_SPANS, Shape
 from .spandata import KIND_INTERNAL, Link, SpanData
+
+MOST_SPANS: Final = 32  # besides the root: longer sessions seldom have a shape in common
 
 Row: TypeAlias = Sequence[Any]
 """[ref, parent ref, name, kind, start, end, attributes, status, message], see `lines`."""
@@ -75,8 +75,7 @@ _known_outline = lru_cache(maxsize=512)(_outline)
 class SessionRows(NamedTuple):
     """The spans of a usual session: the root's fields, and of the others what its outline leaves open.
 
-    `shape` is there where sessions like this one were met before; then attributes are named as in the journal,
-    else as in the specification. Nothing of it is changed later.
+    Attributes are named as in the specification. Nothing of it is changed later.
     """
 
     trace_hex: bytes
@@ -90,16 +89,11 @@ class SessionRows(NamedTuple):
     ends: Sequence[int]
     extras: Sequence[Mapping[str, Any]]
     outline: Outline
-    shape: Shape | None
 
     def spans(self, record: Record) -> list[SpanData]:
         """All of it in the one plain form, root first; the root repeats what stands in `record`."""
         trace = int(self.trace_hex, 16)
         outline = self.outline
-        root, extras = self.attributes, self.extras
-        if self.shape is not None:
-            root = described(SUBMISSION, root)
-            extras = tuple(map(described, outline.names, extras))
         refs = (0, *outline.refs)
         span_ids = dict(zip(refs, ids.derived_span_ids(trace, refs), strict=True))
         spans = [
@@ -111,13 +105,13 @@ class SessionRows(NamedTuple):
                 KIND_INTERNAL,
                 self.start,
                 self.end,
-                with_record(root, record),
+                with_record(self.attributes, record),
                 self.status,
                 self.message,
                 self.links,
             )
         ]
-        common = {semconv.SESSION_ID: root[semconv.SESSION_ID]}
+        common = {semconv.SESSION_ID: self.attributes[semconv.SESSION_ID]}
         columns = (
             outline.refs,
             outline.parents,
@@ -126,7 +120,7 @@ class SessionRows(NamedTuple):
             outline.kinds,
             self.starts,
             self.ends,
-            extras,
+            self.extras,
             outline.codes,
             outline.messages,
         )

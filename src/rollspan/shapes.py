@@ -1,22 +1,26 @@
-"""Functions that fold the sessions of one shape, each made of what `fold` did with one of them.
+"""Functions for the sessions of one shape, each made of what was done with one of them.
 
 Sessions of a job have few shapes: the same phases in the same order, the same attributes of the same types. For
 these the steps of folding are always the same, so they are written down once. A session is folded with values
 that note what is done with them, see `noting`. So there is an expression for each field of the record, and a
-condition for each turn that was taken; of both a function is made, which takes a fraction of the time. Where a
-condition does not hold it gives None, and the steps are taken one by one.
+condition for each turn that was taken. One function is made that takes the values off a session's lines where
+these are of the shape and the conditions hold, see `taking`, and one that makes a record of values. They take a
+fraction of the time; where the first gives None, the steps are taken one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
-from . import health, semconv
+from . import health, lines, semconv
 from .describe import SUBMISSION, described
-from .noting import Notes, NotNotedError
+from .noting import Noted, Notes, NotNotedError, expression
 from .record import Record
+from .rows import SessionRows
 from .spandata import Link
+from .taking import Part, take_source, value_names
 
 Attributes: TypeAlias = Mapping[str, Any]
 Fold: TypeAlias = Callable[
@@ -24,8 +28,9 @@ Fold: TypeAlias = Callable[
     Record | None,
 ]
 """(trace id, root's attributes, links, start, end; starts, ends and attributes of the other spans) -> record"""
+Values: TypeAlias = tuple[Any, ...]
+"""What a session's lines have that others of its shape have otherwise, see `taking`."""
 
-MOST_SPANS: Final = 32  # besides the root: longer sessions seldom have a shape in common
 _MET_OFTEN: Final = (
     50  # sessions of a shape after which its functions, made in some milliseconds, are worth it
 )
@@ -36,40 +41,102 @@ _MOST_MADE: Final = (
 
 
 class Shape:
-    """What is made for the sessions of one shape: `fold`, and what exporters make besides, by their own names."""
+    """What is made for the sessions of one shape: functions, and what exporters make besides, by their own names.
 
-    __slots__ = ("fold", "made", "outline")
+    `sample` is the session that they are made of, its attributes named as in the journal; `fields` its record, with
+    the expressions for another one.
+    """
 
-    def __init__(self, fold: Fold, outline: Any) -> None:
-        self.fold = fold
-        self.outline = outline
+    __slots__ = ("export_spans", "fields", "made", "parameters", "record", "sample", "take")
+
+    def __init__(self, fold: Fold, parts: Sequence[Part], sample: SessionRows) -> None:
+        """Raises NotNotedError where no functions can be made."""
+        notes = Notes()
+        record = _folded(fold, notes, sample)
+        if record is None:
+            raise NotNotedError
+        self.sample = sample
+        self.export_spans: bool = parts[0].get("x", True)
+        self.fields: dict[str, Any] = notes.noted(record)
+        self.parameters = ", ".join(value_names(parts))
         self.made: dict[str, Any] = {}
+        known = {"link_of": lines.link_of}
+        self.take: Callable[[str, Sequence[Part]], Values | None] = function(
+            take_source(parts, notes.conditions), "take", known
+        )
+        text = f"def record({self.parameters}):\n    return {expression(self.fields)}"
+        self.record: Callable[..., Record] = function(text, "record", {})
+
+    def rows(self, values: Values) -> SessionRows:
+        """The spans of a session with these values."""
+        sample = self.sample
+        left = iter(values)
+        trace_id, start, end, links = islice(left, 4)
+        root = dict(zip(sample.attributes, left, strict=False))
+        starts, ends = (tuple(islice(left, len(sample.starts))) for _ in range(2))
+        extras = [dict(zip(extra, left, strict=False)) for extra in sample.extras]
+        return sample._replace(
+            trace_hex=trace_id.encode(),
+            attributes=described(SUBMISSION, root),
+            links=list(links),
+            start=start,
+            end=end,
+            starts=starts,
+            ends=ends,
+            extras=tuple(map(described, sample.outline.names, extras)),
+        )
+
+
+def function(text: str, name: str, names: dict[str, Any]) -> Callable[..., Any]:
+    """The function with this name and source. Names and texts out of a session stand there as literals alone."""
+    exec(compile(text, f"<{name} of a shape>", "exec"), names)
+    made: Callable[..., Any] = names[name]
+    return made
 
 
 _met: dict[Any, int] = {}
 """How often sessions were met that have this in common."""
 _made: dict[Any, Shape | None] = {}
 """Their shape, once they were met often; None where no function can be made."""
+_last: dict[Any, Shape] = {}
+"""The shape that sessions with lines of this size had last."""
 
 
 def in_common(
-    attributes: Attributes, links: Sequence[Link], extras: Sequence[Attributes], *others: Any
+    parts: Sequence[Part],
+    attributes: Attributes,
+    links: Sequence[Link],
+    extras: Sequence[Attributes],
+    *others: Any,
 ) -> tuple[Any, ...]:
     """What the sessions have in common that the same function may fold."""
+    layout = [(*part, *part.get("a", ()), len(part.get("s", ()))) for part in parts]
     types = [(*extra, *map(type, extra.values())) for extra in extras]
     if links:
         types += [(str(to.get(semconv.LINK_KIND)), *to, *map(type, to.values())) for _, _, to in links]
         types.append((len(links),))
-    return (*others, *attributes, *map(type, attributes.values()), *types)
+    return (*layout, *others, *attributes, *map(type, attributes.values()), *types)
 
 
-def known(common: Any) -> Shape | None:
-    """The shape of sessions that have this in common, where it has a function."""
-    return _made.get(common)
+def guessed(parts: Sequence[Part]) -> Shape | None:
+    """The shape that sessions of this size had last. Whether it is this one's too, its `take` will tell."""
+    return _last.get(_size(parts))
 
 
-def learn(common: Any, outline: Any, fold: Fold, *session: Any) -> None:
-    """Take note of a session that `fold` has folded; once its shape was met often, make a function of it."""
+def known(common: Any, parts: Sequence[Part]) -> Shape | None:
+    """The shape of sessions that have this in common, where it has functions."""
+    shape = _made.get(common)
+    if shape is not None:
+        _last[_size(parts)] = shape
+    return shape
+
+
+def _size(parts: Sequence[Part]) -> tuple[int, ...]:
+    return (*map(len, parts), len(parts[0].get("a", ())), len(parts[-1].get("s", ())))
+
+
+def learn(common: Any, fold: Fold, parts: Sequence[Part], session: SessionRows) -> None:
+    """Take note of a session that `fold` has folded; once its shape was met often, make functions of it."""
     if common in _made or len(_made) >= _MOST_MADE:
         return
     times = _met.pop(common, 0) + 1
@@ -80,15 +147,15 @@ def learn(common: Any, outline: Any, fold: Fold, *session: Any) -> None:
         return
     _made[common] = None
     try:
-        function = _function(fold, outline, *session)
+        _made[common] = Shape(fold, parts, session)
+    except NotNotedError:
+        pass
     except Exception:  # noqa: BLE001 - the record is there all the same
         health.internal_error("shapes")
-    else:
-        _made[common] = None if function is None else Shape(function, outline)
 
 
-def expressions(phase: str | None, attributes: Attributes, prefix: str) -> dict[str, tuple[Any, str]]:
-    """By their names in the specification: attributes, and the expression for each.
+def expressions(phase: str | None, attributes: Attributes, prefix: str) -> dict[str, Noted]:
+    """Attributes by their names in the specification, each with the expression for another session's.
 
     `prefix` and a number stand for a value of theirs as the journal has them.
     """
@@ -99,14 +166,14 @@ def expressions(phase: str | None, attributes: Attributes, prefix: str) -> dict[
     # Once more with values that nothing else is equal to, to see which went where.
     marks = [_mark(value, i) for i, value in enumerate(attributes.values())]
     numbers = {mark: f"{prefix}{i}" for i, mark in enumerate(marks) if type(mark) is int}
-    found: dict[str, tuple[Any, str]] = {}
+    found: dict[str, Noted] = {}
     for i, (name, mark) in enumerate(described(phase, dict(zip(attributes, marks, strict=True))).items()):
         if i < len(marks) and mark is marks[i]:
-            found[name] = values[name], f"{prefix}{i}"
+            found[name] = Noted(values[name], f"{prefix}{i}")
         elif i < len(marks) and type(mark) is list and len(mark) == 1 and mark[0] is marks[i]:
-            found[name] = values[name], f"[{prefix}{i}]"
+            found[name] = Noted(values[name], f"[{prefix}{i}]")
         elif type(mark) is int and mark in numbers:
-            found[name] = values[name], numbers[mark]
+            found[name] = Noted(values[name], numbers[mark])
         else:
             raise NotNotedError
     return found
@@ -129,69 +196,28 @@ def _mark(value: Any, number: int) -> Any:
 
 
 def _attributes(notes: Notes, phase: str | None, given: Attributes, prefix: str) -> dict[str, Any]:
-    known = expressions(phase, given, prefix)
     # All sessions of a shape have links of the same kinds.
     return {
-        name: value if name == semconv.LINK_KIND else notes.noting(value, expression)
-        for name, (value, expression) in known.items()
+        name: value if name == semconv.LINK_KIND else notes.noting(value, source)
+        for name, (value, source) in expressions(phase, given, prefix).items()
     }
 
 
-def _function(
-    fold: Fold,
-    outline: Any,
-    trace_id: str,
-    root: Attributes,
-    links: Sequence[Link],
-    start: int,
-    end: int,
-    starts: Sequence[int],
-    ends: Sequence[int],
-    extras: Sequence[Attributes],
-) -> Fold | None:
-    notes = Notes()
-    try:
-        record = fold(
-            notes.noting(trace_id, "trace_id"),
-            _attributes(notes, SUBMISSION, root, "r"),
-            [
-                link._replace(attributes=_attributes(notes, "", link[2], f"l{i}_"))
-                for i, link in enumerate(links)
-            ],
-            notes.noting(start, "start"),
-            notes.noting(end, "end"),
-            tuple(notes.noting(at, f"b{i}") for i, at in enumerate(starts)),
-            tuple(notes.noting(at, f"e{i}") for i, at in enumerate(ends)),
-            tuple(_attributes(notes, outline.names[i], extra, f"x{i}_") for i, extra in enumerate(extras)),
-        )
-        if record is None:
-            return None
-        expression = notes.expression(record)
-    except NotNotedError:
-        return None
-    unpacked = [
-        ("r", len(root), "root.values()"),
-        ("b", len(starts), "starts"),
-        ("e", len(ends), "ends"),
-        *((f"x{i}_", len(extra), f"extras[{i}].values()") for i, extra in enumerate(extras)),
-        *((f"l{i}_", len(link[2]), f"links[{i}][2].values()") for i, link in enumerate(links)),
-    ]
-    lines = [
-        f"    {', '.join(f'{prefix}{i}' for i in range(count))}, = {values}"
-        for prefix, count, values in unpacked
-        if count
-    ]
-    text = "\n".join(
-        (
-            "def fold(trace_id, root, links, start, end, starts, ends, extras):",
-            *lines,
-            f"    if not ({' and '.join(notes.conditions)}):",
-            "        return None",
-            f"    return {expression}",
-        )
+def _folded(fold: Fold, notes: Notes, session: SessionRows) -> Record | None:
+    """The session's record, made of values that note what is done with them."""
+    return fold(
+        notes.noting(session.trace_hex.decode(), "trace_id"),
+        _attributes(notes, SUBMISSION, session.attributes, "r"),
+        [
+            link._replace(attributes=_attributes(notes, "", link[2], f"l{i}_"))
+            for i, link in enumerate(session.links)
+        ],
+        notes.noting(session.start, "start"),
+        notes.noting(session.end, "end"),
+        tuple(notes.noting(at, f"b{i}") for i, at in enumerate(session.starts)),
+        tuple(notes.noting(at, f"e{i}") for i, at in enumerate(session.ends)),
+        tuple(
+            _attributes(notes, session.outline.names[i], extra, f"x{i}_")
+            for i, extra in enumerate(session.extras)
+        ),
     )
-    found: dict[str, Any] = {}
-    # Names out of the session stand in the text as literals alone.
-    exec(compile(text, "<fold of a shape>", "exec"), found)
-    made: Fold = found["fold"]
-    return made

@@ -8,7 +8,7 @@ both ways come to the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import le, neg
 from typing import Any, Final
@@ -16,12 +16,14 @@ from typing import Any, Final
 from . import semconv
 from .describe import SUBMISSION, described
 from .durations import Wait, Work
+from .finished import FinishedTrace
 from .fold import describe_session
 from .lines import link_of
 from .record import Record
-from .rows import Outline, Row, SessionRows, outline_of
-from .shapes import MOST_SPANS, in_common, known, learn
+from .rows import MOST_SPANS, Outline, Row, SessionRows, outline_of
+from .shapes import guessed, in_common, known, learn
 from .spandata import STATUS_ERROR, STATUS_UNSET, Link
+from .taking import Part
 
 _SESSION_ID, _PHASE, _SESSION = semconv.SESSION_ID, semconv.PHASE, semconv.SESSION
 # What only the first line of an unusual trace has: a root with an id or a name of its own.
@@ -31,28 +33,26 @@ _TELLING: Final = frozenset(
     {_SESSION_ID, _PHASE, semconv.PARENT_PHASE, semconv.LATE, semconv.FOREIGN, semconv.STATUS}
 )
 
-# A named tuple's own constructor is a function in Python.
-_session_rows: Final[Callable[[tuple[Any, ...]], SessionRows]] = partial(tuple.__new__, SessionRows)
 
-
-def usual_session(
-    trace_hex: bytes, parts: Mapping[int, Mapping[str, Any]]
-) -> tuple[SessionRows, Record] | None:
-    """Rows and record of the session with these lines; None for one that is not as usual."""
+def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace | None:
+    """The session with these lines; None for one that is not as usual."""
+    trace_id = trace_hex.decode()
+    in_order = tuple(parts.values())
+    shape = guessed(in_order)
+    if shape is not None and (values := shape.take(trace_id, in_order)) is not None:
+        return FinishedTrace.of_shape(shape, values)
     first = parts.get(0)
     if first is None or "t" not in first or not _UNUSUAL.isdisjoint(first):
         return None
     attributes: dict[str, Any] = {}
-    named: list[tuple[str, ...]] = []  # what each line has of them
     links: list[Link] = []
     rows: list[Row] = []
     code, message = STATUS_UNSET, ""
     last = first
-    for n in sorted(parts) if len(parts) > 1 else parts:
-        last = parts[n]
+    in_order = tuple(parts[n] for n in sorted(parts))
+    for last in in_order:
         if "a" in last:
             attributes.update(last["a"])
-            named.append(tuple(last["a"]))
         if "l" in last:
             links.extend(map(link_of, last["l"]))
         if "s" in last:
@@ -67,31 +67,29 @@ def usual_session(
     refs, parents, names, kinds, begins, ends, extras, codes, messages = (
         zip(*rows, strict=True) if rows else ((),) * 9
     )
-    session = trace_hex.decode(), attributes, links, start, end, begins, ends, extras
     common = None
     if len(rows) <= MOST_SPANS:
         common = in_common(
-            attributes, links, extras, refs, parents, names, kinds, codes, messages, code, message, *named
+            in_order, attributes, links, extras, refs, parents, names, kinds, codes, messages, code, message
         )
-        shape = known(common)
-        if shape is not None and (record := shape.fold(*session)) is not None:
-            found = attributes, links, start, end, code, message, begins, ends, extras, shape.outline, shape
-            return _session_rows((trace_hex, *found)), record
+        shape = known(common, in_order)
+        if shape is not None and (values := shape.take(trace_id, in_order)) is not None:
+            return FinishedTrace.of_shape(shape, values)
     outline = outline_of(refs, parents, names, kinds, codes, messages)
     if outline is None:
         return None
     root = dict(described(SUBMISSION, first.get("a", {})))
-    for n in sorted(parts)[1:]:
-        root.update(parts[n].get("a", ()))
+    for part in in_order[1:]:
+        root.update(part.get("a", ()))
     plain = tuple(map(described, names, extras))
     fold = partial(_fold, outline, semconv.FAILED if code == STATUS_ERROR else None)
-    record = fold(trace_hex.decode(), root, links, start, end, begins, ends, plain)
+    record = fold(trace_id, root, links, start, end, begins, ends, plain)
     if record is None:
         return None
+    session = SessionRows(trace_hex, root, links, start, end, code, message, begins, ends, plain, outline)
     if common is not None and list(described(SUBMISSION, attributes).items()) == list(root.items()):
-        learn(common, outline, fold, *session)
-    whole = root, links, start, end, code, message, begins, ends, plain, outline, None
-    return _session_rows((trace_hex, *whole)), record
+        learn(common, fold, in_order, session._replace(attributes=attributes, extras=extras))
+    return FinishedTrace(None, record, first.get("x", True), session)
 
 
 def _fold(

@@ -128,8 +128,8 @@ class Worker:
     def _take(self, finished: list[Finished], end: Position) -> None:
         if self._metrics is not None:
             for each in finished:
-                if each.trace.record is not None:
-                    self._metrics.record(each.trace.record)
+                if (record := each.trace.record) is not None:
+                    self._metrics.record(record)
         for batch in batches(finished, end):
             for delivery in self._deliveries:
                 delivery.offer(batch)

@@ -31,8 +31,8 @@ def encode_records(traces: Sequence[FinishedTrace], resource: Mapping[str, Attri
     """An ExportLogsServiceRequest with the event of each trace that has a record; empty without any."""
     events: list[bytes] = []
     for trace in traces:
-        if trace.record is not None:
-            events.append(event_of_shape(trace) or event_bytes(trace, trace.record))
+        if trace.has_record:
+            events.append(event_of_shape(trace) or event_bytes(trace))
     return _request(events, resource) if events else b""
 
 

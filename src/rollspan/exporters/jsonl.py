@@ -53,7 +53,7 @@ class RecordFile:
         self, traces: Sequence[FinishedTrace], resource: Mapping[str, AttributeValue], timeout: float
     ) -> Result:
         """Append the records of `traces`; a disk that is full or cannot be written to gives Retry."""
-        lines = [to_line(trace.record) for trace in traces if trace.record is not None]
+        lines = [to_line(record) for trace in traces if (record := trace.record) is not None]
         if not lines:
             return Delivered()
         try:

@@ -187,7 +187,7 @@ class RecordExporter(_OtlpExporter):
     _signal = "logs"
 
     def _relevant(self, traces: Sequence[FinishedTrace]) -> list[FinishedTrace]:
-        return [trace for trace in traces if trace.record is not None]
+        return [trace for trace in traces if trace.has_record]
 
     def _encode(self, traces: list[FinishedTrace], resource: Mapping[str, AttributeValue]) -> bytes:
         return encode_records(traces, resource)

@@ -27,9 +27,9 @@ def sdk_logs(
     """The event of each trace that has a record, the same as `encode_records` writes."""
     described, by = Resource(dict(resource)), scope()
     return [
-        ReadableLogRecord(_event(trace, trace.record), described, by)
+        ReadableLogRecord(_event(trace, record), described, by)
         for trace in traces
-        if trace.record is not None and trace.spans
+        if (record := trace.record) is not None and trace.spans
     ]
 
 

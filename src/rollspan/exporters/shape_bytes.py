@@ -12,20 +12,20 @@ import struct
 from binascii import unhexlify
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from rollspan import health, ids, semconv
 from rollspan.describe import SUBMISSION
 from rollspan.finished import FinishedTrace
+from rollspan.noting import Noted, NotNotedError
 from rollspan.record import event_attributes
-from rollspan.rows import SessionRows, with_record
-from rollspan.shapes import expressions
+from rollspan.rows import with_record
+from rollspan.shapes import Shape, expressions, function
 from rollspan.spandata import KIND_INTERNAL, Link, SpanData
 
 from .keyvalues import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, Attributes, small_numbers, varint
 from .span_bytes import event_body, link_bytes, log_ids, span_body
 
-_ARGUMENTS: Final = "(trace_hex, root, links, start, end, starts, ends, extras, record)"
 _MOST_TEXTS: Final = 256  # of a key
 _SHORT: Final = 24  # a text's bytes; longer ones are seldom met again
 
@@ -40,44 +40,27 @@ def event_of_shape(trace: FinishedTrace) -> bytes | None:
     return _written(trace, "event", _event) if trace.export_spans else None
 
 
-def _written(
-    trace: FinishedTrace, name: str, make: Callable[[SessionRows, dict[str, Any]], Any]
-) -> bytes | None:
-    session, record = trace.rows, trace.record
-    if session is None or session.shape is None or record is None:
+def _written(trace: FinishedTrace, name: str, make: Callable[[Shape], Any]) -> bytes | None:
+    shape = trace.shape
+    if shape is None:
         return None
-    made = session.shape.made
+    made = shape.made
     if name not in made:
         made[name] = None
         try:
-            made[name] = make(session, record)
-        except Exception:  # noqa: BLE001 - there is the long way
+            made[name] = make(shape)
+        except NotNotedError:
+            pass  # there is the long way
+        except Exception:  # noqa: BLE001 - likewise
             health.internal_error("shape_bytes")
     write = made[name]
     if write is None:
         return None
     try:
-        written: bytes = write(
-            session.trace_hex,
-            session.attributes,
-            session.links,
-            session.start,
-            session.end,
-            session.starts,
-            session.ends,
-            session.extras,
-            record,
-        )
+        written: bytes = write(*trace.values)
     except struct.error:  # a number that OTLP cannot hold
         return None
     return written
-
-
-class _Value(NamedTuple):
-    """A value of the session that the function is made of, and the expression for that of another one."""
-
-    value: Any
-    expression: str
 
 
 class _Function:
@@ -90,19 +73,15 @@ class _Function:
             "unhexlify": unhexlify,
             "varint": varint,
         }
-        self._lines = ["trace_id = unhexlify(trace_hex)"]
+        self._lines = ["trace = unhexlify(trace_id)"]
         self._marks: dict[bytes, tuple[str, str]] = {}
         self._pieces: dict[tuple[Attributes, str, str], str] = {}
         self._out: list[str] = []
 
-    def unpack(self, prefix: str, count: int, values: str) -> None:
-        """Give names to the values of an expression: the prefix and their numbers."""
-        if count:
-            self._lines.append(f"{', '.join(f'{prefix}{n}' for n in range(count))}, = {values}")
-
     def span_ids(self, refs: Sequence[int]) -> None:
         """Name the ids of these spans i0, i1 and so on."""
-        self.unpack("i", len(refs), f"derived_span_ids(int(trace_hex, 16), {refs})")
+        names = ", ".join(f"i{n}" for n in range(len(refs)))
+        self._lines.append(f"{names}, = derived_span_ids(int(trace_id, 16), {refs})")
         self._lines += [f"i{n} = i{n}.to_bytes(8, 'big')" for n in range(len(refs))]
 
     def _name(self, thing: Any) -> str:
@@ -134,7 +113,7 @@ class _Function:
 
     def trace_id(self) -> int:
         mark = 0xF8F8_F8F8_F8F8_F8F8_F8F8_F8F8_F8F8_F8F8
-        self._marks[mark.to_bytes(16, "big")] = "16s", "trace_id"
+        self._marks[mark.to_bytes(16, "big")] = "16s", "trace"
         return mark
 
     def attributes(self, to: Attributes, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,9 +121,7 @@ class _Function:
         return dict(self._attribute(to, key, value) for key, value in given.items())
 
     def _attribute(self, to: Attributes, key: str, value: Any) -> tuple[str, Any]:
-        if not isinstance(value, _Value):
-            return key, self._within(value)
-        if isinstance(value.value, float | bool):  # functions are for one of both flags
+        if not isinstance(value, Noted) or isinstance(value.value, float | bool):
             return key, self._within(value)
         mark = f"\0{len(self._marks)}"
         self._marks[to.encode(((mark, True),))] = "", self._piece(to, key, value)
@@ -155,11 +132,15 @@ class _Function:
             return {key: self._within(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self._within(item) for item in value]
-        if isinstance(value, _Value):
-            return self.double(value.expression) if isinstance(value.value, float) else value.value
-        return value
+        if not isinstance(value, Noted):
+            return value
+        if isinstance(value.value, float):
+            return self.double(value.source)
+        if isinstance(value.value, bool):  # functions are for one of both flags
+            return value.value
+        raise NotNotedError  # its length would change that of what it is in
 
-    def _piece(self, to: Attributes, key: str, value: _Value) -> str:
+    def _piece(self, to: Attributes, key: str, value: Noted) -> str:
         """The variable with the KeyValue."""
         sample, expression = value
         known = self._pieces.get((to, key, expression))
@@ -206,13 +187,10 @@ class _Function:
             if part:
                 yield value
 
-    def made(self) -> Callable[..., bytes]:
+    def made(self, parameters: str) -> Callable[..., bytes]:
         """The function."""
-        body = "\n    ".join((*self._lines, f"return b''.join(({', '.join(self._out)},))"))
-        # Names and bytes out of the session stand in the text as literals alone.
-        exec(compile(f"def write{_ARGUMENTS}:\n    {body}", "<bytes of a shape>", "exec"), self._names)
-        made: Callable[..., bytes] = self._names["write"]
-        return made
+        lines = (f"def write({parameters}):", *self._lines, f"return b''.join(({', '.join(self._out)},))")
+        return function("\n    ".join(lines), "write", self._names)
 
 
 class _Texts(dict[str, bytes]):
@@ -235,88 +213,55 @@ def _texts(to: Attributes, key: str) -> _Texts:
     return _Texts(to, key)
 
 
-def _values(given: Any, expression: str) -> Any:
-    """`given` with all that is in it as `_Value`s."""
-    if isinstance(given, dict):
-        return {key: _values(item, f"{expression}[{key!r}]") for key, item in given.items()}
-    if isinstance(given, list) and given and isinstance(given[0], dict):
-        return [_values(item, f"{expression}[{n}]") for n, item in enumerate(given)]
-    return _Value(given, expression)
-
-
-def _named(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {key: _values(value, f"{prefix}{n}") for n, (key, value) in enumerate(given.items())}
-
-
-def _told(phase: str | None, given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name: _Value(*known) for name, known in expressions(phase, given, prefix).items()}
-
-
-def _spans(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]:
-    function = _Function()
-    outline = session.outline
-    function.span_ids([0, *outline.refs])
-    function.unpack("r", len(session.attributes), "root.values()")
-    function.unpack("f", len(record), "record.values()")
-    function.unpack("b", len(session.starts), "starts")
-    function.unpack("e", len(session.ends), "ends")
-    for n, extra in enumerate(session.extras):
-        function.unpack(f"x{n}_", len(extra), f"extras[{n}].values()")
-    root = _told(SUBMISSION, session.attributes, "r")
+def _spans(shape: Shape) -> Callable[..., bytes]:
+    writer = _Function()
+    sample = shape.sample
+    outline = sample.outline
+    writer.span_ids([0, *outline.refs])
+    root = expressions(SUBMISSION, sample.attributes, "r")
 
     def span(
         of: int, parent: int | None, name: str, kind: int, begin: str, end: str, given: Any, *rest: Any
     ) -> None:
-        function.message(
+        writer.message(
             span_body(
                 SpanData(
-                    function.trace_id(),
-                    function.number("8s", f"i{of}"),
-                    0 if parent is None else function.number("8s", f"i{parent}"),
+                    writer.trace_id(),
+                    writer.number("8s", f"i{of}"),
+                    0 if parent is None else writer.number("8s", f"i{parent}"),
                     name,
                     kind,
-                    function.number("Q", begin),
-                    function.number("Q", end),
-                    function.attributes(SPAN_ATTRIBUTES, given),
+                    writer.number("Q", begin),
+                    writer.number("Q", end),
+                    writer.attributes(SPAN_ATTRIBUTES, given),
                     *rest,
                 )
             )
         )
 
-    links = function.links(session.links)
-    whole = with_record(root, _named(record, "f"))
-    span(
-        0,
-        None,
-        semconv.ROOT_NAME,
-        KIND_INTERNAL,
-        "start",
-        "end",
-        whole,
-        session.status,
-        session.message,
-        links,
-    )
+    whole = with_record(root, shape.fields)
+    links = writer.links(sample.links)
+    said = sample.status, sample.message, links
+    span(0, None, semconv.ROOT_NAME, KIND_INTERNAL, "start", "end", whole, *said)
     places = {ref: n for n, ref in enumerate((0, *outline.refs))}
-    for n, extra in enumerate(session.extras):
+    for n, extra in enumerate(sample.extras):
         name = outline.names[n]
         given = {
             semconv.SESSION_ID: root[semconv.SESSION_ID],
             semconv.PHASE: name,
             semconv.PARENT_PHASE: outline.parent_names[n],
-            **_told(name, extra, f"x{n}_"),
+            **expressions(name, extra, f"x{n}_"),
         }
         parent, kind = places[outline.parents[n]], outline.kinds[n]
         span(n + 1, parent, name, kind, f"b{n}", f"e{n}", given, outline.codes[n], outline.messages[n])
-    return function.made()
+    return writer.made(shape.parameters)
 
 
-def _event(session: SessionRows, record: dict[str, Any]) -> Callable[..., bytes]:
-    function = _Function()
-    function.span_ids([0])
-    function.unpack("f", len(record), "record.values()")
-    given = function.attributes(LOG_ATTRIBUTES, event_attributes(_named(record, "f")))
-    of_root = function.trace_id().to_bytes(16, "big"), function.number("8s", "i0")
-    end = function.number("Q", "end")
-    function.message(event_body(LOG_ATTRIBUTES.encode(given.items()), log_ids(*of_root), end, sampled=True))
-    return function.made()
+def _event(shape: Shape) -> Callable[..., bytes]:
+    writer = _Function()
+    writer.span_ids([0])
+    given = writer.attributes(LOG_ATTRIBUTES, event_attributes(shape.fields))
+    of_root = writer.trace_id().to_bytes(16, "big"), writer.number("8s", "i0")
+    end = writer.number("Q", "end")
+    writer.message(event_body(LOG_ATTRIBUTES.encode(given.items()), log_ids(*of_root), end, sampled=True))
+    return writer.made(shape.parameters)

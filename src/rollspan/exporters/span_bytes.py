@@ -120,8 +120,10 @@ def _within_bounds(span: SpanData) -> SpanData:
     )
 
 
-def event_bytes(trace: FinishedTrace, record: dict[str, Any]) -> bytes:
-    """The record's event, behind its tag."""
+def event_bytes(trace: FinishedTrace) -> bytes:
+    """The event of a trace with a record, behind its tag."""
+    record = trace.record
+    assert record is not None
     ids, end = b"", 0
     if trace.spans:
         root = trace.spans[0]
