@@ -53,14 +53,17 @@ class RecordFile:
         self, traces: Sequence[FinishedTrace], resource: Mapping[str, AttributeValue], timeout: float
     ) -> Result:
         """Append the records of `traces`; a disk that is full or cannot be written to gives Retry."""
-        lines = [to_line(record) for trace in traces if (record := trace.record) is not None]
+        lines = bytearray()  # to keep each line apart would cost more than all else here: its memory is new each time
+        for trace in traces:
+            if (record := trace.record) is not None:
+                lines += to_line(record)
         if not lines:
             return Delivered()
         try:
             file = self._ready()
-            if self._max_bytes and file.size() and file.size() + sum(map(len, lines)) > self._max_bytes:
+            if self._max_bytes and file.size() and file.size() + len(lines) > self._max_bytes:
                 self._rotate(file)
-            file.append(b"".join(lines))
+            file.append(lines)
         except OSError as error:
             place = error.filename or (self.path or self._directory)
             return Retry(f"cannot write records to {place}: {error.strerror or error}")

@@ -52,7 +52,7 @@ class LockedFile:
         """Bytes in the file."""
         return os.fstat(self._fd).st_size
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | bytearray) -> None:
         """Write all of `data`, or raise OSError and leave the file as it was."""
         self._mend_tail()
         before = self.size()
