@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 _BLOCK = 256  # ids made at a time: one system call for that many sessions
 _GOLDEN = 0x9E3779B97F4A7C15  # odd, so that multiples of it are distinct modulo 2**64
@@ -31,13 +30,17 @@ def span_id() -> int:
 
 def derived_span_id(trace: int, index: int) -> int:
     """The id of a trace's span number `index` (the root is 0): the same whenever it is derived again."""
-    return ((trace ^ (trace >> 64)) + (index + 1) * _GOLDEN) & _MASK64 or 1
+    return (seed(trace) + (index + 1) * _GOLDEN) & _MASK64 or 1
 
 
-def derived_span_ids(trace: int, indexes: Iterable[int]) -> list[int]:
-    """`derived_span_id` of each of these numbers."""
-    first = (trace ^ (trace >> 64)) + _GOLDEN
-    return [(first + index * _GOLDEN) & _MASK64 or 1 for index in indexes]
+def seed(trace: int) -> int:
+    """What the ids of a trace's spans are derived from."""
+    return (trace ^ (trace >> 64)) & _MASK64
+
+
+def derived_span_id_source(index: int) -> str:
+    """Source of `derived_span_id`, where `seed` is a trace's."""
+    return f"(seed + {(index + 1) * _GOLDEN & _MASK64} & {_MASK64} or 1)"
 
 
 def forget() -> None:

@@ -94,8 +94,7 @@ class SessionRows(NamedTuple):
         """All of it in the one plain form, root first; the root repeats what stands in `record`."""
         trace = int(self.trace_hex, 16)
         outline = self.outline
-        refs = (0, *outline.refs)
-        span_ids = dict(zip(refs, ids.derived_span_ids(trace, refs), strict=True))
+        span_ids = {ref: ids.derived_span_id(trace, ref) for ref in (0, *outline.refs)}
         spans = [
             SpanData(
                 trace,

@@ -68,8 +68,8 @@ class _Function:
 
     def __init__(self) -> None:
         self._names: dict[str, Any] = {
-            "derived_span_ids": ids.derived_span_ids,
             "numbers": small_numbers,
+            "seed_of": ids.seed,
             "unhexlify": unhexlify,
             "varint": varint,
         }
@@ -80,9 +80,10 @@ class _Function:
 
     def span_ids(self, refs: Sequence[int]) -> None:
         """Name the ids of these spans i0, i1 and so on."""
-        names = ", ".join(f"i{n}" for n in range(len(refs)))
-        self._lines.append(f"{names}, = derived_span_ids(int(trace_id, 16), {refs})")
-        self._lines += [f"i{n} = i{n}.to_bytes(8, 'big')" for n in range(len(refs))]
+        self._lines.append("seed = seed_of(int(trace_id, 16))")
+        self._lines += [
+            f"i{n} = {ids.derived_span_id_source(ref)}.to_bytes(8, 'big')" for n, ref in enumerate(refs)
+        ]
 
     def _name(self, thing: Any) -> str:
         name = f"c{len(self._names)}"
@@ -148,8 +149,10 @@ class _Function:
             return known
         name = self._pieces[to, key, expression] = f"p{len(self._pieces)}"
         x, whole = expression, f"{self._name(to.encode)}((({key!r}, {expression}),))"
-        if isinstance(sample, str) and len(sample) <= _SHORT:
+        if _is_short(sample):
             made = f"{self._name(_texts(to, key))}[{x}]"
+        elif isinstance(sample, list) and x.startswith("[") and _is_short(sample[0]):
+            made = f"{self._name(_texts(to, key, listed=True))}{x}"
         elif isinstance(sample, str) and sample.isascii():
             before = to.encode(((key, sample),))[: -len(sample)]
             made = f"{before!r} + {x}.encode() if len({x}) == {len(sample)} and {x}.isascii() else {whole}"
@@ -169,7 +172,10 @@ class _Function:
         parts = re.split(b"(" + b"|".join(map(re.escape, self._marks)) + b")", body)
         name = f"m{len(self._out)}"
         self._lines.append(f"{name} = b''.join(({', '.join(self._beside(parts))},))")
-        self._out.append(f"b'\\x12', varint(len({name})), {name}")
+        size = f"len({name})"
+        self._out.append(
+            f"b'\\x12', numbers[{size}] if {size} < {len(small_numbers)} else varint({size}), {name}"
+        )
 
     def _beside(self, parts: Sequence[bytes]) -> Iterator[str]:
         """Expressions for the parts: all of fixed size that lies together is packed in one go."""
@@ -194,13 +200,13 @@ class _Function:
 
 
 class _Texts(dict[str, bytes]):
-    """KeyValues of one key by their text, made when they are first met."""
+    """KeyValues of one key by their text, or by the only text in a list, made when they are first met."""
 
-    def __init__(self, to: Attributes, key: str) -> None:
-        self._to, self._key = to, key
+    def __init__(self, to: Attributes, key: str, listed: bool) -> None:
+        self._to, self._key, self._listed = to, key, listed
 
     def __missing__(self, text: str) -> bytes:
-        written = self._to.encode(((self._key, text),))
+        written = self._to.encode(((self._key, [text] if self._listed else text),))
         if len(self) >= _MOST_TEXTS:
             self.clear()
         if len(text) <= _SHORT:
@@ -209,8 +215,12 @@ class _Texts(dict[str, bytes]):
 
 
 @lru_cache(maxsize=256)
-def _texts(to: Attributes, key: str) -> _Texts:
-    return _Texts(to, key)
+def _texts(to: Attributes, key: str, *, listed: bool = False) -> _Texts:
+    return _Texts(to, key, listed)
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _SHORT
 
 
 def _spans(shape: Shape) -> Callable[..., bytes]:
