@@ -19,6 +19,7 @@ from .spandata import AttributeValue
 BATCH = 1024  # traces: a request costs as much as writing the spans of a hundred of them
 EXPORT_TIMEOUT = 10.0  # seconds; OpenTelemetry's default for OTLP
 _HANDED_OVER = 8  # batches that may wait here before the exporter has to read the journal itself
+REST = 1.0  # seconds after a request in which those that follow wait for more to come, unless somebody is in a hurry
 LONGEST_PAUSE = 30.0
 UNSUPPORTED = "unsupported"  # why all is lost for an exporter that is off
 
@@ -162,11 +163,16 @@ class ThreadedDelivery(Delivery):
         journal: Journal,
         *,
         after: threading.Event | None = None,
+        rest: float = 0.0,
     ) -> None:
-        """It begins `after` that was set, if given."""
+        """It begins `after` that was set, if given; batches that are not full are sent `rest` seconds apart."""
         super().__init__(exporter, resource)
         self._journal = journal
         self._after = after
+        self._rest = rest
+        self._rested_at = 0.0
+        self._hurried = False
+        self._sending: Batch | None = None
         self._lock = threading.Lock()
         self._handed: deque[Batch] = deque()
         self._behind = False
@@ -184,11 +190,7 @@ class ThreadedDelivery(Delivery):
             self._offered = batch.end
             self._offered_traces += len(batch.finished)
             if not self._behind:
-                if len(self._handed) < _HANDED_OVER:
-                    self._handed.append(batch)
-                else:
-                    self._handed.clear()
-                    self._behind = True
+                self._hand_over(batch)
         if batch.finished and self._thread is None and not self._in_line:
             thread = threading.Thread(target=self._run, name=f"rollspan-{self.name}", daemon=True)
             try:
@@ -203,8 +205,18 @@ class ThreadedDelivery(Delivery):
                 self._handed.clear()
                 self.cursor = batch.end
 
+    def _hand_over(self, batch: Batch) -> None:
+        last = self._handed.pop() if self._handed and self._handed[-1] is not self._sending else None
+        more = batch.finished if last is None else [*last.finished, *batch.finished]
+        self._handed.extend(batches(more, batch.end))
+        if len(self._handed) > _HANDED_OVER:
+            self._handed.clear()
+            self._behind = True
+
     def hurry(self) -> None:
         super().hurry()
+        with self._lock:
+            self._hurried = True
         self._wake.set()
 
     def caught_up(self, to: Position) -> bool:
@@ -260,16 +272,28 @@ class ThreadedDelivery(Delivery):
         while self._may_begin() and self.ready() and self._left() > 0.0:
             with self._lock:
                 behind = self._behind
-                batch = self._handed[0] if self._handed else None
+                batch = self._sending = self._next_batch()
             if behind:
                 if not self._catch_up():
                     return
             elif batch is None:
                 return
-            elif self.attempt(batch, self._left()):
+            else:
+                self._rested_at = time.monotonic() + self._rest
+                done = self.attempt(batch, self._left())
                 with self._lock:
-                    if self._handed and self._handed[0] is batch:
+                    self._sending = None
+                    if done and self._handed and self._handed[0] is batch:
                         self._handed.popleft()
+
+    def _next_batch(self) -> Batch | None:
+        """What to send now, if anything: where others stand behind a batch, it is full."""
+        if not self._handed:
+            self._hurried = False
+            return None
+        batch = self._handed[0]
+        may_wait = batch.finished and len(self._handed) == 1 and not self._hurried and self._deadline is None
+        return None if may_wait and time.monotonic() < self._rested_at else batch
 
     def _catch_up(self) -> bool:
         """Deliver from the journal; whether the worker may hand over again."""

@@ -28,7 +28,7 @@ from . import (
     semconv,
 )
 from .adoption import Adoption
-from .delivery import ThreadedDelivery
+from .delivery import REST, ThreadedDelivery
 from .journal import Journal
 from .sampling import sampler_from_environment
 from .worker import Worker
@@ -126,7 +126,11 @@ class Runtime:
         self._adoption.start()
         deliveries = [
             ThreadedDelivery(
-                e, described, self.journal, after=self._adoption.written if e.name == "file" else None
+                e,
+                described,
+                self.journal,
+                after=self._adoption.written if e.name == "file" else None,
+                rest=REST if e.name.startswith("otlp.") else 0.0,
             )
             for e in exporters.build(self.settings)
         ]
