@@ -106,13 +106,18 @@ def sessions(draw: st.DrawFn) -> Parts:
         rows.append([ref, parent, name, 1, START + begin * 999, START + end * 999, extra, 0, ""])
     attributes = draw(st.dictionaries(st.sampled_from(_ROOT_KEYS), fold_trees.values, max_size=6))
     attributes |= draw(st.fixed_dictionaries({}, optional=_SHORT_ROOT_NAMES))
-    attributes |= {semconv.SESSION_ID: "mine", semconv.PHASE: semconv.SESSION}
+    first: dict[str, Any] = {"n": 0, "t": START, "a": attributes}
+    if draw(st.booleans()):
+        first["c"] = {semconv.PHASE: semconv.SESSION, semconv.STATUS: semconv.PENDING, semconv.RANK: 3}
+        attributes |= draw(st.sampled_from(({}, {semconv.SESSION_ID: "mine"})))
+    else:
+        attributes |= {semconv.SESSION_ID: "mine", semconv.PHASE: semconv.SESSION}
     kinds = st.sampled_from((semconv.LINK_DISPATCH, semconv.LINK_CONSUME))
     steps = st.fixed_dictionaries({semconv.LINK_KIND: kinds}, optional={semconv.STEP: fold_trees.values})
     links = [[f"{9:032x}", f"{8:016x}", step] for step in draw(st.lists(steps, max_size=2))]
     later = draw(st.dictionaries(st.sampled_from((semconv.TASK_ID, "workflow", "note")), fold_trees.values))
     last = {"n": 1, "a": later, "s": rows, "e": START + 40 * 999, **({"l": links} if links else {})}
-    return {0: {"n": 0, "t": START, "a": attributes}, 1: last}
+    return {0: first, 1: last}
 
 
 @settings(deadline=None)  # making functions takes a while

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,17 @@ def parts_of(tree: Tree, cut: int, *, within: bool, plain: bool, **extra: Any) -
     return {0: first, 1: last}
 
 
+COMMON = (semconv.PHASE, semconv.STATUS, semconv.RANK, semconv.RUN_ID)
+
+
+def in_short(parts: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The same lines, the first one without what all sessions of its process have, and without the session's id."""
+    attributes = dict(parts[0]["a"])
+    del attributes[semconv.SESSION_ID]
+    common = {name: attributes.pop(name) for name in COMMON if name in attributes}
+    return {**parts, 0: {**parts[0], "a": attributes, "c": common}}
+
+
 def assert_same(parts: dict[int, dict[str, Any]]) -> bool:
     """Both ways agree, to the bytes that leave by OTLP; whether the short one was taken."""
     given_parts = copy.deepcopy(parts)
@@ -87,7 +99,20 @@ def assert_same(parts: dict[int, dict[str, Any]]) -> bool:
 @given(trees(), st.integers(0, 5), st.booleans(), st.booleans(), st.sampled_from(({}, {"st": [2, "x"]})))
 def test_both_ways_agree(tree: Tree, cut: int, within: bool, plain: bool, extra: dict[str, Any]) -> None:
     """Where the short way gives an answer, spans and record are those of `assemble` and `fold_trace`."""
-    assert_same(parts_of(tree, cut, within=within, plain=plain, **extra))
+    parts = parts_of(tree, cut, within=within, plain=plain, **extra)
+    assert_same(in_short(copy.deepcopy(parts)))
+    assert_same(parts)
+
+
+def test_what_a_first_line_says_in_short_is_what_it_would_say_at_length() -> None:
+    """Attributes that all sessions of a process have, and the id of the session, which is the trace's."""
+    parts = parts_of(Tree([make_root()], 1), 0, within=True, plain=True)
+    (long,), (short,) = (
+        (lines.assemble_parts(TRACE_HEX, each) or pytest.fail("no trace")).spans
+        for each in (parts, in_short(parts))
+    )
+    assert short.attributes == long.attributes
+    assert short.attributes[semconv.SESSION_ID] == TRACE_HEX.decode()
 
 
 @given(

@@ -24,8 +24,8 @@ MAX_ATTRIBUTES = (
     MAX_SPAN_ATTRIBUTES - 5
 )  # session, phase, parent phase, error, and late or foreign are added later
 MAX_ROOT_ATTRIBUTES = (
-    MAX_SPAN_ATTRIBUTES - 24
-)  # verdict, steps, the executor's counts, reward, and sums are added later
+    MAX_SPAN_ATTRIBUTES - 30
+)  # what all sessions have, verdict, steps, the executor's counts, reward, and sums are added later
 MAX_DEPTH = 8
 DEFAULT_MAX_BYTES = 16384
 

@@ -15,6 +15,8 @@ The JSON object's keys, all but `n` optional:
     r   root's span id, where it does not follow from the trace id
     m   root's name, where it is not `rollout`
     x   false: the spans are exported another way, or were left out by the sampler
+    c   attributes that the roots of all sessions of the process begin with; another is the session's id, the trace id
+        where `a` has none (line 0 of a session)
     a   attributes of the root that are new or changed
     l   links of the root that are new: [trace id hex, span id, attributes]
     s   finished spans: [ref, parent ref, name, kind, start, end, attributes, status, message]
@@ -137,6 +139,11 @@ def raw_parts_of(lines: Iterable[Line]) -> dict[int, dict[str, Any]]:
     return parts
 
 
+def begins_with(trace_id: str, first: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of the root that line 0 says in short."""
+    return {**first["c"], semconv.SESSION_ID: trace_id} if "c" in first else {}
+
+
 def describe_parts(parts: Mapping[int, dict[str, Any]]) -> None:
     """Put the specification's names where the API's short ones stand."""
     for part in parts.values():
@@ -164,7 +171,7 @@ def assemble_parts(
         return None
     trace = int(trace_hex, 16)
     start: int = first["t"]
-    attributes: dict[str, Any] = {}
+    attributes = begins_with(trace_hex.decode(), first)
     links: list[Link] = []
     done: dict[int | str, list[Any]] = {}
     still_open: list[list[Any]] = []

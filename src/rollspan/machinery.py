@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import orjson
     from opentelemetry.trace import Tracer
 
     from .config import Settings
@@ -56,6 +57,10 @@ class Machinery(Protocol):
     @property
     def common(self) -> dict[str, AttributeValue]:
         """What the roots of all sessions here say, when they begin."""
+
+    @property
+    def common_json(self) -> orjson.Fragment:
+        """The same, as it stands in a line."""
 
     @property
     def live(self) -> MutableMapping[bytes, Any]:

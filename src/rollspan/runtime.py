@@ -28,6 +28,7 @@ from . import (
     semconv,
 )
 from .adoption import Adoption
+from .attributes import fit
 from .delivery import REST, ThreadedDelivery
 from .journal import Journal
 from .sampling import sampler_from_environment
@@ -76,13 +77,15 @@ class Runtime:
         self.lock = threading.RLock()
         health.wait_for(self.lock)
         self.request_ids = itertools.count()
-        self.common: dict[str, Any] = {
+        common = {
             semconv.PHASE: semconv.SESSION,
             semconv.STATUS: semconv.PENDING,
             semconv.RANK: settings.rank,
             **({semconv.RUN_ID: settings.run_id} if settings.run_id else {}),
             **({semconv.ROLE: settings.role} if settings.role is not None else {}),
         }
+        self.common = fit(common, settings.attribute_max_bytes)
+        self.common_json = orjson.Fragment(orjson.dumps(self.common))
         self.live: dict[bytes, Any] = {}
         self.steps: dict[bytes, OpenTrace] = {}
         self.abandoned = False

@@ -57,7 +57,7 @@ class Session(Block, WaitingTrace):
         "_ends_with",
         "_executing",
         "_life",
-        "session_id",
+        "_session_id",
         "status",
     )
 
@@ -78,20 +78,18 @@ class Session(Block, WaitingTrace):
         self._ends_with: RolloutSpan | None = None
         self._executing: tuple[RolloutSpan, ...] = ()
         self._consumed: bool | None = None
-        self.session_id = self.trace_hex.decode() if session_id is None else str(clean(session_id))
-        known = self.row[ATTRIBUTES] = self._changes = {
-            **runtime.common,
-            semconv.SESSION_ID: self.session_id,
-            semconv.REQUEST_ID: next(runtime.request_ids),
-        }
+        self._session_id = session_id
+        own = self.row[ATTRIBUTES] = self._changes = {semconv.REQUEST_ID: next(runtime.request_ids)}
+        if session_id is not None:
+            self._session_id = own[semconv.SESSION_ID] = str(clean(session_id))
         self.bare = light = self.tracer is None
         if light and are_plain(_submission, given):
-            known.update(given)
+            own.update(given)
         elif given:
             put = plain.put if light else describe.put_described
-            put(known, describe.SUBMISSION, given, runtime.settings)
-            if len(known) > MAX_ROOT_ATTRIBUTES:
-                self.row[ATTRIBUTES] = self._changes = fit_root({}, known)
+            put(own, describe.SUBMISSION, given, runtime.settings)
+            if len(own) > MAX_ROOT_ATTRIBUTES:
+                self.row[ATTRIBUTES] = self._changes = fit_root({}, own)
         if self.mirror is not None:
             self.mirror.set_attributes(self.attributes)
         if runtime.steps:
@@ -103,6 +101,16 @@ class Session(Block, WaitingTrace):
             self._open_wait(semconv.QUEUE_WAIT, self.row[START])
         with self.lock:
             self._write_first()
+
+    @property
+    def session_id(self) -> str:
+        """The session's name: the trace id, where none was given."""
+        return self._session_id or self.trace_id
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The root's attributes."""
+        return {**self.runtime.common, semconv.SESSION_ID: self.session_id, **self.row[ATTRIBUTES]}
 
     def __repr__(self) -> str:
         return f"<rollspan session {self.session_id} {self.status}>"
@@ -229,7 +237,7 @@ class Session(Block, WaitingTrace):
                 total = self._counters[name] = self._counters.get(name, 0) + int(n)
                 changes: dict[str, Any] = {}
                 clean_into(changes, {semconv.COUNTER_PREFIX + name: total}, 1024)
-                self._change(fit_root(self.attributes, changes))
+                self._change(fit_root(self.row[ATTRIBUTES], changes))
         except Exception:  # noqa: BLE001
             health.internal_error("session.count")
 

@@ -148,7 +148,7 @@ class RolloutSpan(_Span):
             describe.put_described(fresh, row[NAME], given, settings)
             if self.parent is None:
                 with self.owner.lock:
-                    fresh = fit_root(self.attributes, fresh)
+                    fresh = fit_root(self.row[ATTRIBUTES], fresh)
             self._put_clean(fresh)
 
     def _put_clean(self, attributes: dict[str, AttributeValue]) -> None:

@@ -12,15 +12,15 @@ from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from . import semconv
-from .lines import ATTRIBUTES, END, START, link_of
+from .lines import ATTRIBUTES, END, START, begins_with, link_of
 from .spandata import Link
 
 Part: TypeAlias = Mapping[str, Any]
 """The JSON object of a line."""
 
 # Of a line, what the function looks into. What else may be in it, open spans say, is over when the session is.
-_KEYS: Final = {"n": "n{}", "x": "x{}", "st": "st{}", "a": "a{}", "l": "k{}", "s": "s{}"}
-_CONSTANT: Final = ("n", "x", "st")
+_KEYS: Final = {"n": "n{}", "x": "x{}", "st": "st{}", "c": "c{}", "a": "a{}", "l": "k{}", "s": "s{}"}
+_CONSTANT: Final = ("n", "x", "st", "c")
 _COMMON: Final = ("trace_id", "start", "end", "links")
 
 
@@ -57,6 +57,10 @@ def take_source(lines: Sequence[Part], conditions: Iterable[str]) -> str:
         )
     )
     root = {name: f"r{n}" for n, name in enumerate(_root(lines))}
+    for name, value in begins_with("", lines[0]).items():
+        if not any(name in part["a"] for _, part, _ in _with(lines, "a")):
+            said = "trace_id" if name == semconv.SESSION_ID else repr(value)
+            source.statements.append(f"{root[name]} = {said}")
     for i, part, _ in _with(lines, "a"):
         later = {name for other in lines[i + 1 :] for name in other.get("a", ())}
         source.unpack(("_" if name in later else root[name] for name in part["a"]), f"a{i}.values()")
@@ -101,7 +105,10 @@ def _names_in(part: Part, i: int, count: int) -> list[str]:
 
 def _root(lines: Sequence[Part]) -> dict[str, Any]:
     """The root's attributes: the last value that was given, where a name first stood."""
-    return {name: value for part in lines for name, value in part.get("a", {}).items()}
+    root = begins_with("", lines[0])
+    for part in lines:
+        root.update(part.get("a", ()))
+    return root
 
 
 def _rows(lines: Sequence[Part]) -> list[Sequence[Any]]:

@@ -253,11 +253,13 @@ class TraceLog(RolloutSpan):
     def _write_first(self) -> None:
         """Write the first line. The caller holds the lock."""
         row = self.row
-        part = {"n": 0, "t": row[START]}
+        part: dict[str, Any] = {"n": 0, "t": row[START]}
+        if self.root_name is semconv.ROOT_NAME:
+            part["c"] = self.runtime.common_json
+        else:
+            part["m"] = self.root_name
         if row[REF] != 0:
             part["r"] = row[REF]
-        if self.root_name is not semconv.ROOT_NAME:
-            part["m"] = self.root_name
         if self.mirror is not None or not self.sampled:
             part["x"] = False
         if self.spans:

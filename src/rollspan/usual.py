@@ -18,7 +18,7 @@ from .describe import SUBMISSION, described
 from .durations import Wait, Work
 from .finished import FinishedTrace
 from .fold import describe_session
-from .lines import link_of
+from .lines import begins_with, link_of
 from .record import Record
 from .rows import MOST_SPANS, Outline, Row, SessionRows, outline_of
 from .shapes import guessed, in_common, known, learn
@@ -44,7 +44,7 @@ def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace 
     first = parts.get(0)
     if first is None or "t" not in first or not _UNUSUAL.isdisjoint(first):
         return None
-    attributes: dict[str, Any] = {}
+    attributes = begins_with(trace_id, first)
     links: list[Link] = []
     rows: list[Row] = []
     code, message = STATUS_UNSET, ""
@@ -78,7 +78,8 @@ def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace 
     outline = outline_of(refs, parents, names, kinds, codes, messages)
     if outline is None:
         return None
-    root = dict(described(SUBMISSION, first.get("a", {})))
+    root = begins_with(trace_id, first)
+    root.update(described(SUBMISSION, first.get("a", {})))
     for part in in_order[1:]:
         root.update(part.get("a", ()))
     plain = tuple(map(described, names, extras))
