@@ -82,6 +82,28 @@ def test_a_retry_waits_for_the_runner_again(rec: Recording) -> None:
     assert only(rec)["status"] == "accepted"
 
 
+@pytest.mark.parametrize("enqueued", [False, True])
+def test_any_phase_ends_a_pending_wait(rec: Recording, enqueued: bool) -> None:
+    """Whoever works on a session no longer waits for a runner, though nobody marked an execution."""
+    s = rollspan.start_session()
+    if enqueued:
+        s.mark_enqueued()
+    with s.activate(), rollspan.phase("generate"):
+        with rollspan.phase("inner"):
+            pass
+    with s.activate(), rollspan.phase("reward"):
+        pass
+    s.mark_accepted()
+    with s.activate(), rollspan.phase("late work"):
+        pass
+    s.mark_consumed()
+    spans = {span.name: span for span in sorted(rec.traces()[0].spans, key=lambda x: (x.start_ns, -x.end_ns))}
+    waits = ["queue_wait", "runner_wait"] if enqueued else ["queue_wait"]
+    assert list(spans) == ["rollout", *waits, "generate", "inner", "reward", "post_wait", "late work"]
+    assert spans[waits[-1]].end_ns <= spans["generate"].start_ns
+    assert spans["post_wait"].end_ns >= spans["late work"].end_ns
+
+
 def test_exception_fails_the_block_and_goes_on(rec: Recording) -> None:
     """An exception marks the session failed with its type, without its text, and reaches the caller."""
     with pytest.raises(RuntimeError, match="secret"), rollspan.session():

@@ -185,7 +185,7 @@ class Session(Block, WaitingTrace):
             parent = current if current is not None and current.owner is self else self
         if self._wait is not None and not self._waits_for(semconv.POST_WAIT):
             with self.lock:  # whoever works on it no longer waits for a runner
-                self._close_wait(self.now())
+                self._work_begins(self.now())
         return self.start_span(name, parent, given)
 
     def start_execution(self, given: Mapping[str, Any]) -> RolloutSpan | None:
@@ -194,10 +194,14 @@ class Session(Block, WaitingTrace):
             return None
         with self.lock:
             now = self.now()
-            self._close_wait(now, semconv.RUNNER_WAIT if self._waits_for(semconv.POST_WAIT) else None)
+            self._work_begins(now, semconv.RUNNER_WAIT if self._waits_for(semconv.POST_WAIT) else None)
             span = self.start_span(semconv.EXECUTION, self, given, now)
             self._executing += (span,)
             return span
+
+    def _work_begins(self, now: int, wait: str | None = None) -> None:
+        self._close_wait(now, wait)
+        self.bare = self.tracer is None and self.status == semconv.PENDING
 
     def end_span(self, span: RolloutSpan, end_ns: int | None = None, *, late: bool = False) -> bool:
         """As `TraceLog.end_span`; the end of the last execution begins `post_wait`."""

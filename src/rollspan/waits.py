@@ -22,6 +22,7 @@ class WaitingTrace(TraceLog):
         ref = next(self._indices) if self.tracer is None else f"{ids.span_id():016x}"
         row = [ref, self.row[REF], name, KIND_INTERNAL, start, None, {}, STATUS_UNSET, ""]
         self._wait = RolloutSpan(self, row, self)
+        self.bare = False
         self.spans.append(self._wait)
 
     def _close_wait(self, end: int, name: str | None = None) -> None:
