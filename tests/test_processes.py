@@ -137,6 +137,7 @@ def test_a_forked_child_records_its_own_and_nothing_of_the_parents(
     assert len(records(tmp_path / "data")) == 2
     assert found["child"]["trace_id"] != found["parent"]["trace_id"]
     assert "belongs to the process that started it" in done.stderr
+    assert "phase 'stray' has no session here" in done.stderr
     assert not list((tmp_path / "data" / "journal").iterdir())
 
 

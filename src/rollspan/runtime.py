@@ -270,6 +270,8 @@ class Runtime:
     def forked(self) -> Runtime:
         """In a forked child: leave the parent's files, locks and sessions alone; a runtime of the child's own."""
         self.abandoned = True
+        for trace in self.live.values():
+            trace.bare = False  # their phases look whether they are the parent's
         self.lock = threading.RLock()
         health.wait_for(self.lock)
         self.journal.abandon(self.lock)

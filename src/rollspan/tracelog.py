@@ -34,7 +34,8 @@ class TraceLog(RolloutSpan):
     and need no lock. `lock` guards everything else. It is the journal's own, but where spans are mirrored: a user's
     processors may run while it is held, and others shall not wait for them.
 
-    While it is `bare`, a phase needs nothing but its row: there are no mirrors, and nothing waits for its begin or end.
+    While it is `bare`, a phase needs nothing but its row: there are no mirrors, nothing waits for its begin or end, and
+    the trace is this process's.
     """
 
     __slots__ = (
