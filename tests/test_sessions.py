@@ -88,9 +88,8 @@ def test_any_phase_ends_a_pending_wait(rec: Recording, enqueued: bool) -> None:
     s = rollspan.start_session()
     if enqueued:
         s.mark_enqueued()
-    with s.activate(), rollspan.phase("generate"):
-        with rollspan.phase("inner"):
-            pass
+    with s.activate(), rollspan.phase("generate"), rollspan.phase("inner"):
+        pass
     with s.activate(), rollspan.phase("reward"):
         pass
     s.mark_accepted()
