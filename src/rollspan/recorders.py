@@ -84,16 +84,24 @@ def _describe(name: str, kinds: plain.Kinds, given: Mapping[str, Any]) -> None:
     """Give the innermost open phase of this name attributes."""
     if switch._runtime is None and (switch._decided or switch.runtime() is None):  # noqa: SLF001 - off costs this
         return
-    context = switch.context
-    span = context.get_current().get(context.PHASE_KEY)
-    # What `set_attributes` does, without its cases.
-    if span is not None and span.owner.bare:
-        row = span.row
-        attributes = row[ATTRIBUTES]
-        if row[NAME] == name and row[END] is None and len(attributes) < _MOST and _are_plain(kinds, given):
-            attributes.update(given)
-            return
-    _on(name).set_attributes(given)
+    try:
+        context = switch.context
+        span = context.get_current().get(context.PHASE_KEY)
+        # What `set_attributes` does, without its cases.
+        if span is not None and span.owner.bare:
+            row = span.row
+            attributes = row[ATTRIBUTES]
+            if (
+                row[NAME] == name
+                and row[END] is None
+                and len(attributes) < _MOST
+                and _are_plain(kinds, given)
+            ):
+                attributes.update(given)
+                return
+        _on(name).set_attributes(given)
+    except Exception:  # noqa: BLE001
+        health.internal_error("recorders")
 
 
 _RECORDERS: Final = {
