@@ -196,9 +196,9 @@ def test_a_killed_writer_leaves_every_line(tmp_path: Path) -> None:
     process.wait()
     process.stdout.close()
     found = {
-        int(x.trace, 16)
+        int(each[lines.TRACE], 16)
         for _, path in segment_files(tmp_path)
-        for x in lines.split(path.read_bytes().rstrip(b"\0"))
+        for each, _ in lines.split(path.read_bytes().rstrip(b"\0"))
     }
     assert set(range(int(last) + 1)) <= found
 
@@ -220,7 +220,7 @@ def test_damage_costs_only_the_damaged_lines(data: st.DataObject) -> None:
         whole[at:at] = data.draw(st.binary(min_size=1, max_size=60))
     else:
         whole[at : at + 1] = b"\n"
-    found = [x.raw + b"\n" for x in lines.split(bytes(whole))]
+    found = [each + b"\n" for each, _ in lines.split(bytes(whole))]
     assert all(f in written for f in found)
     first_hurt = 0
     end = 0
@@ -239,7 +239,7 @@ def test_damage_is_counted() -> None:
     good = line(1)
     bad = bytearray(line(2))
     bad[50] ^= 1
-    assert [x.raw + b"\n" for x in lines.split(good + bytes(bad) + b"\0\0\0\n" + good)] == [good, good]
+    assert [each + b"\n" for each, _ in lines.split(good + bytes(bad) + b"\0\0\0\n" + good)] == [good, good]
     assert health.counters()["journal.damaged_lines"] == 1
 
 

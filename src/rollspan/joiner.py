@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from . import fold, health, lines
 from .finished import FinishedTrace
 from .journal import Position
-from .lines import JSON_AT, Line
+from .lines import JSON_AT, KIND_AT, TRACE
 from .rows import with_record
 from .usual import usual_session
 
@@ -37,16 +37,13 @@ class ReachesBack(NamedTuple):
     first_segment: int
 
 
-class _OpenTrace(dict[bytes, tuple[int, Line]]):
-    """Lines by number, each with its segment. A line that comes again, carried forward, lies where it came last.
-
-    A number stands here as its line has it: the JSON up to the first comma, `{"n":0`.
-    """
+class _OpenTrace(dict[bytes, tuple[int, bytes]]):
+    """Lines by number, each with its segment. A line that comes again, carried forward, lies where it came last."""
 
     __slots__ = ()
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[bytes]:
         return [line for _, line in self.values()]
 
 
@@ -68,41 +65,43 @@ class Joiner:
         finished: list[Finished] = []
         segment, offset = begins
         open_traces, live_bytes = self.open, self.live_bytes
-        for line in lines.split(chunk):
-            kind, trace_hex, raw, end = line
-            if kind == _PASSES:
-                placed = None
+        live_here = 0
+        for line, end in lines.split(chunk):
+            if line[KIND_AT] == _PASSES:
+                trace = None
             else:
+                trace_hex = line[TRACE]
                 trace = open_traces.get(trace_hex)
                 if trace is None:
                     trace = open_traces[trace_hex] = _OpenTrace()
-                number = raw[JSON_AT : raw.find(b",", JSON_AT)]
+                number = line[JSON_AT : line.find(b",", JSON_AT)]
                 if number in trace:
                     before, same = trace[number]
-                    live_bytes[before] -= len(same[2])
+                    live_bytes[before] -= len(same)
                 trace[number] = segment, line
-                live_bytes[segment] += len(raw)
-                if kind != _ENDS:
+                live_here += len(line)
+                if line[KIND_AT] != _ENDS:
                     continue
                 del open_traces[trace_hex]
-                placed = trace.values()
                 first = segment
-                for where, each in placed:
-                    live_bytes[where] -= len(each[2])
-                    if where < first:
-                        first = where
+                for where, each in trace.values():
+                    if where == segment:
+                        live_here -= len(each)
+                    else:
+                        live_bytes[where] -= len(each)
+                        first = min(first, where)
                 if first < segment:
                     self.reaching_back.append(ReachesBack(_position((segment, offset + end)), first))
             at = _position((segment, offset + end))
             if deliver_from is None or at > deliver_from:
-                self._add(finished, at, line, placed)
+                self._add(finished, at, line, trace)
+        if live_here:
+            live_bytes[segment] += live_here
         return finished
 
-    def _add(
-        self, finished: list[Finished], at: Position, last: Line, placed: Iterable[tuple[int, Line]] | None
-    ) -> None:
+    def _add(self, finished: list[Finished], at: Position, last: bytes, trace: _OpenTrace | None) -> None:
         try:
-            whole = _pass(last) if placed is None else finish(last[1], [line for _, line in placed])
+            whole = _pass(last) if trace is None else finish(last[TRACE], trace.lines)
         except Exception:  # noqa: BLE001 - a line of ours that cannot be read must not stop those behind it
             health.internal_error("joiner")
             return
@@ -117,16 +116,16 @@ class Joiner:
         finished: list[Finished] = []
         for place, trace in enumerate(self.open.values(), 1):
             at = Position(segment, place)
-            self._add(finished, at, trace.lines[-1], trace.values())
+            self._add(finished, at, trace.lines[-1], trace)
         self.open.clear()
         return finished
 
 
-def _pass(line: Line) -> FinishedTrace:
+def _pass(line: bytes) -> FinishedTrace:
     return FinishedTrace(lines.passing(line), None)
 
 
-def finish(trace_hex: bytes, of_trace: Iterable[Line]) -> FinishedTrace | None:
+def finish(trace_hex: bytes, of_trace: Iterable[bytes]) -> FinishedTrace | None:
     """Put a trace together from its lines; None where its first line is missing."""
     parts = lines.raw_parts_of(of_trace)
     usual = usual_session(trace_hex, parts)

@@ -32,8 +32,7 @@ get their own when the line is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -47,8 +46,10 @@ REF, PARENT, NAME, KIND, START, END, ATTRIBUTES, STATUS, MESSAGE = range(9)
 
 GOES_ON, ENDS, PASSES = b"s", b"e", b"x"
 _KINDS = frozenset(GOES_ON + ENDS + PASSES)
-_PREFIX = 8 + 1  # checksum and blank
-JSON_AT = _PREFIX + 1 + 32 + 1
+KIND_AT: Final = 8 + 1
+TRACE: Final = slice(KIND_AT + 1, KIND_AT + 1 + 32)
+JSON_AT: Final = TRACE.stop + 1
+"""Where things stand in a line; its number is the JSON up to the first comma, `{"n":0`."""
 
 
 def frame(kind: bytes, trace_hex: bytes, payload: bytes) -> bytes:
@@ -57,39 +58,22 @@ def frame(kind: bytes, trace_hex: bytes, payload: bytes) -> bytes:
     return b"%08x %b\n" % (crc32(body), body)
 
 
-class Line(NamedTuple):
-    """A journal line that passed its checksum; `end` is its offset behind the newline in what was read."""
+def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[tuple[bytes, int]]:
+    """The good lines of `chunk`, each with the offset behind its newline, which it lacks.
 
-    kind: int
-    trace: bytes
-    raw: bytes
-    end: int
-
-    @property
-    def payload(self) -> bytes:
-        """The JSON object."""
-        return self.raw[JSON_AT:]
-
-
-# A named tuple's own constructor is a function in Python, and dearer than all that makes its fields.
-_line: Final[Callable[[tuple[int, bytes, bytes, int]], Line]] = partial(tuple.__new__, Line)
-
-
-def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[Line]:
-    """The good lines of `chunk`; damaged ones are counted as `journal.damaged_lines` and skipped.
-
-    With `last_may_be_torn` an unfinished line at the end is left alone: its writer may be at it.
+    Damaged ones are counted as `journal.damaged_lines` and skipped. With `last_may_be_torn` an unfinished line at
+    the end is left alone: its writer may be at it.
     """
     *whole, rest = chunk.split(b"\n")
     end = 0
     for raw in whole:
         end += len(raw) + 1
         try:
-            good = int(raw[:8], 16) == crc32(raw[_PREFIX:]) and raw[_PREFIX] in _KINDS and raw[8] == 32
+            good = int(raw[:8], 16) == crc32(raw[KIND_AT:]) and raw[KIND_AT] in _KINDS and raw[8] == 32
         except (ValueError, IndexError):
             good = False
         if good and len(raw) > JSON_AT:
-            yield _line((raw[_PREFIX], raw[_PREFIX + 1 : _PREFIX + 33], raw, end))
+            yield raw, end
         elif raw.strip(b"\0"):
             health.count("journal.damaged_lines")
     if not last_may_be_torn and rest.strip(b"\0"):
@@ -114,7 +98,7 @@ def link_of(raw: Sequence[Any]) -> Link:
     return Link(int(trace, 16), int(span, 16), attributes)
 
 
-def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> Assembled | None:
+def assemble(trace_hex: bytes, lines: Iterable[bytes], *, over: bool = True) -> Assembled | None:
     """The spans of one trace, root first, or None where its first line was lost.
 
     A trace without a last line is given an end at its last stamp. With `over` its process has died: a
@@ -123,18 +107,18 @@ def assemble(trace_hex: bytes, lines: Iterable[Line], *, over: bool = True) -> A
     return assemble_parts(trace_hex, parts_of(lines), over=over)
 
 
-def parts_of(lines: Iterable[Line]) -> dict[int, dict[str, Any]]:
+def parts_of(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
     """The JSON objects of a trace's lines, by number, with the specification's names."""
     parts = raw_parts_of(lines)
     describe_parts(parts)
     return parts
 
 
-def raw_parts_of(lines: Iterable[Line]) -> dict[int, dict[str, Any]]:
+def raw_parts_of(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
     """The JSON objects of a trace's lines, by number; a line that stands there twice counts once."""
     parts: dict[int, dict[str, Any]] = {}
     for line in lines:
-        part = orjson.loads(line.raw[JSON_AT:])
+        part = orjson.loads(line[JSON_AT:])
         parts[part["n"]] = part
     return parts
 
@@ -254,9 +238,9 @@ def assemble_parts(
     return Assembled(spans, first.get("x", True), open_names)
 
 
-def passing(line: Line) -> list[SpanData]:
+def passing(line: bytes) -> list[SpanData]:
     """The spans of an `x` line: of another process's trace, complete as they stand."""
-    trace = int(line.trace, 16)
+    trace = int(line[TRACE], 16)
     return [
         SpanData(
             trace,
@@ -270,5 +254,5 @@ def passing(line: Line) -> list[SpanData]:
             code,
             message,
         )
-        for ref, parent, name, kind, start, end, extra, code, message in orjson.loads(line.payload)["s"]
+        for ref, parent, name, kind, start, end, extra, code, message in orjson.loads(line[JSON_AT:])["s"]
     ]

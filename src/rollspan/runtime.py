@@ -205,7 +205,7 @@ class Runtime:
 
     def root_sums(self, trace_hex: bytes, part: Mapping[str, Any]) -> Mapping[str, Any]:
         """What a whole session, given as one journal line's object, came to: attributes for its root."""
-        (line,) = lines.split(lines.frame(lines.ENDS, trace_hex, orjson.dumps(part)))
+        line = lines.frame(lines.ENDS, trace_hex, orjson.dumps(part))
         finished = joiner.finish(trace_hex, [line])
         return {} if finished is None or finished.record is None else record.root_attributes(finished.record)
 

@@ -195,7 +195,7 @@ class Worker:
             return True
         whole = True
         for trace_hex, trace in list(self._joiner.open.items()):
-            here = [line.raw + b"\n" for number, line in trace.values() if number == segment.number]
+            here = [line + b"\n" for number, line in trace.values() if number == segment.number]
             if not here:
                 continue
             with self._lock:

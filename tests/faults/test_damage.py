@@ -59,9 +59,9 @@ def dead(tmp_path_factory: pytest.TempPathFactory) -> Dead:
     (segment,) = folder.rglob("*.seg")
     content = segment.read_bytes().rstrip(b"\0")
     places, at = [], 0
-    for line in lines.split(content):
-        places.append((at, line.end, line.trace.decode()))
-        at = line.end
+    for line, end in lines.split(content):
+        places.append((at, end, line[lines.TRACE].decode()))
+        at = end
     assert len({trace for _, _, trace in places}) == SESSIONS
     return Dead(folder, content, places)
 
