@@ -26,21 +26,16 @@ class FinishedTrace:
         record: Record | None,
         export_spans: bool = True,
         rows: SessionRows | None = None,
+        shape: Shape | None = None,
+        values: Values = (),
     ) -> None:
-        """`rows`: a session's spans as its lines have them, where `spans` were not made."""
+        """`rows`, or `shape` and `values`: a session's spans as its lines have them, where `spans` were not made."""
         self._spans = spans
         self._record = record
         self._rows = rows
         self.export_spans = export_spans
-        self.shape: Shape | None = None
-        self.values: Values = ()
-
-    @classmethod
-    def of_shape(cls, shape: Shape, values: Values) -> FinishedTrace:
-        """The session of this shape with these values."""
-        trace = cls(None, None, shape.export_spans)
-        trace.shape, trace.values = shape, values
-        return trace
+        self.shape = shape
+        self.values = values
 
     @property
     def has_record(self) -> bool:

@@ -116,11 +116,7 @@ def parts_of(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
 
 def raw_parts_of(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
     """The JSON objects of a trace's lines, by number; a line that stands there twice counts once."""
-    parts: dict[int, dict[str, Any]] = {}
-    for line in lines:
-        part = orjson.loads(line[JSON_AT:])
-        parts[part["n"]] = part
-    return parts
+    return {part["n"]: part for part in [orjson.loads(line[JSON_AT:]) for line in lines]}
 
 
 def begins_with(trace_id: str, first: Mapping[str, Any]) -> dict[str, Any]:

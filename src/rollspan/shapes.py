@@ -133,7 +133,7 @@ def known(common: Any, parts: Sequence[Part]) -> Shape | None:
 
 
 def _size(parts: Sequence[Part]) -> tuple[int, ...]:
-    return (*map(len, parts), len(parts[0].get("a", ())), len(parts[-1].get("s", ())))
+    return len(parts), len(parts[0].get("a", ())), len(parts[-1].get("s", ()))
 
 
 def learn(common: Any, fold: Fold, parts: Sequence[Part], session: SessionRows) -> None:

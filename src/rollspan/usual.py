@@ -40,7 +40,7 @@ def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace 
     in_order = tuple(parts.values())
     shape = guessed(in_order)
     if shape is not None and (values := shape.take(trace_id, in_order)) is not None:
-        return FinishedTrace.of_shape(shape, values)
+        return FinishedTrace(None, None, shape.export_spans, None, shape, values)
     first = parts.get(0)
     if first is None or "t" not in first or not _UNUSUAL.isdisjoint(first):
         return None
@@ -74,7 +74,7 @@ def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace 
         )
         shape = known(common, in_order)
         if shape is not None and (values := shape.take(trace_id, in_order)) is not None:
-            return FinishedTrace.of_shape(shape, values)
+            return FinishedTrace(None, None, shape.export_spans, None, shape, values)
     outline = outline_of(refs, parents, names, kinds, codes, messages)
     if outline is None:
         return None
