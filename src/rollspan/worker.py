@@ -126,7 +126,7 @@ class Worker:
             self._metrics.tick()
 
     def _take(self, finished: list[Finished], end: Position) -> None:
-        if self._metrics is not None:
+        if self._metrics is not None and self._metrics.wanted():
             for each in finished:
                 if (record := each.trace.record) is not None:
                     self._metrics.record(record)

@@ -134,6 +134,14 @@ def test_a_failed_export_is_made_good_by_the_next(receiver: OtlpReceiver) -> Non
     metrics.close(5.0)
 
 
+def test_nobody_may_want_metrics(receiver: OtlpReceiver) -> None:
+    """Then records are not even made for them."""
+    assert not RolloutMetrics([], RESOURCE).wanted()
+    metrics = RolloutMetrics(["otlp"], RESOURCE, endpoint=receiver.endpoint)
+    assert metrics.wanted()
+    metrics.close(5.0)
+
+
 def test_an_endpoint_without_metrics_is_asked_once(receiver: OtlpReceiver) -> None:
     """A 404 switches them off, with one message."""
     receiver.answer(Answer(status=404), signal="metrics")

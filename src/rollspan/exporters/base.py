@@ -60,6 +60,9 @@ class Exporter(Protocol):
 class MetricsSink(Protocol):
     """Takes records and turns them into metrics."""
 
+    def wanted(self) -> bool:
+        """Whether anybody reads metrics, so that `record` does anything. Never raises."""
+
     def record(self, record: Mapping[str, Any]) -> None:
         """Count one session. Never raises and never waits for the network."""
 

@@ -81,6 +81,14 @@ class RolloutMetrics:
         self._job: Job | None = None
         self._closed = False
 
+    def wanted(self) -> bool:
+        """See MetricsSink."""
+        try:
+            return self._current() is not None
+        except Exception:  # noqa: BLE001
+            own_health.internal_error("metrics.wanted")
+            return False
+
     def record(self, record: Mapping[str, Any]) -> None:
         """See MetricsSink."""
         try:
