@@ -84,7 +84,7 @@ class Delivery:
 
     def attempt(self, batch: Batch, timeout: float) -> bool:
         """One try; whether the batch is done with and the cursor behind it."""
-        traces = [f.trace for f in batch.finished if f.at > self.cursor]
+        traces = self._undelivered(batch.finished)
         if traces and not self.off:
             try:
                 result = self.exporter.export(traces, self._resource, timeout)
@@ -103,6 +103,11 @@ class Delivery:
         self._failures = 0
         self.cursor = max(self.cursor, batch.end)
         return True
+
+    def _undelivered(self, finished: Sequence[Finished]) -> list[FinishedTrace]:
+        if finished and finished[0].at > self.cursor:  # all of them, as nearly always
+            return [trace for _, trace in finished]
+        return [trace for at, trace in finished if at > self.cursor]
 
     def _pause(self, result: Retry) -> None:
         self._failures += 1

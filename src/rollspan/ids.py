@@ -30,16 +30,11 @@ def span_id() -> int:
 
 def derived_span_id(trace: int, index: int) -> int:
     """The id of a trace's span number `index` (the root is 0): the same whenever it is derived again."""
-    return (seed(trace) + (index + 1) * _GOLDEN) & _MASK64 or 1
-
-
-def seed(trace: int) -> int:
-    """What the ids of a trace's spans are derived from."""
-    return (trace ^ (trace >> 64)) & _MASK64
+    return ((trace ^ (trace >> 64)) + (index + 1) * _GOLDEN) & _MASK64 or 1
 
 
 def derived_span_id_source(index: int) -> str:
-    """Source of `derived_span_id`, where `seed` is a trace's."""
+    """Source of `derived_span_id`, where `seed` is one half of the trace's id `^` the other."""
     return f"(seed + {(index + 1) * _GOLDEN & _MASK64} & {_MASK64} or 1)"
 
 

@@ -44,16 +44,7 @@ def _written(trace: FinishedTrace, name: str, make: Callable[[Shape], Any]) -> b
     shape = trace.shape
     if shape is None:
         return None
-    made = shape.made
-    if name not in made:
-        made[name] = None
-        try:
-            made[name] = make(shape)
-        except NotNotedError:
-            pass  # there is the long way
-        except Exception:  # noqa: BLE001 - likewise
-            health.internal_error("shape_bytes")
-    write = made[name]
+    write = shape.made[name] if name in shape.made else _made(shape, name, make)
     if write is None:
         return None
     try:
@@ -63,13 +54,24 @@ def _written(trace: FinishedTrace, name: str, make: Callable[[Shape], Any]) -> b
     return written
 
 
+def _made(shape: Shape, name: str, make: Callable[[Shape], Any]) -> Any:
+    made = shape.made[name] = None
+    try:
+        made = shape.made[name] = make(shape)
+    except NotNotedError:
+        pass  # there is the long way
+    except Exception:  # noqa: BLE001 - likewise
+        health.internal_error("shape_bytes")
+    return made
+
+
 class _Function:
     """Source of a function that returns bytes."""
 
     def __init__(self) -> None:
         self._names: dict[str, Any] = {
+            "halves": struct.Struct(">QQ").unpack,
             "numbers": small_numbers,
-            "seed_of": ids.seed,
             "unhexlify": unhexlify,
             "varint": varint,
         }
@@ -80,7 +82,7 @@ class _Function:
 
     def span_ids(self, refs: Sequence[int]) -> None:
         """Name the ids of these spans i0, i1 and so on."""
-        self._lines.append("seed = seed_of(int(trace_id, 16))")
+        self._lines += ["high, low = halves(trace)", "seed = high ^ low"]
         self._lines += [
             f"i{n} = {ids.derived_span_id_source(ref)}.to_bytes(8, 'big')" for n, ref in enumerate(refs)
         ]
