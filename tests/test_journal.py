@@ -143,7 +143,7 @@ def test_a_signal_handler_may_append(tmp_path: Path) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    found = [orjson.loads(each.payload)["n"] for each in lines.split(read_all(journal))]
+    found = [orjson.loads(raw[lines.JSON_AT :])["n"] for raw, _ in lines.split(read_all(journal))]
     assert [n for n in found if n > 0] == list(range(1, written + 1))
     assert sorted(n for n in found if n < 0) == list(range(-len(handled), 0))
     assert not health.counters().get("journal.damaged_lines")

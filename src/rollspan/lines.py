@@ -32,6 +32,7 @@ get their own when the line is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -46,6 +47,7 @@ REF, PARENT, NAME, KIND, START, END, ATTRIBUTES, STATUS, MESSAGE = range(9)
 
 GOES_ON, ENDS, PASSES = b"s", b"e", b"x"
 _KINDS = frozenset(GOES_ON + ENDS + PASSES)
+_BEGIN = re.compile(rb"[0-9a-f]{8} [%b][0-9a-f]{32} \{" % bytes(_KINDS))
 KIND_AT: Final = 8 + 1
 TRACE: Final = slice(KIND_AT + 1, KIND_AT + 1 + 32)
 JSON_AT: Final = TRACE.stop + 1
@@ -58,6 +60,14 @@ def frame(kind: bytes, trace_hex: bytes, payload: bytes) -> bytes:
     return b"%08x %b\n" % (crc32(body), body)
 
 
+def _is_good(raw: bytes) -> bool:
+    try:
+        checked = int(raw[:8], 16) == crc32(raw[KIND_AT:])
+        return checked and raw[KIND_AT] in _KINDS and raw[8] == 32 and len(raw) > JSON_AT
+    except (ValueError, IndexError):
+        return False
+
+
 def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[tuple[bytes, int]]:
     """The good lines of `chunk`, each with the offset behind its newline, which it lacks.
 
@@ -68,14 +78,13 @@ def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[tuple[byt
     end = 0
     for raw in whole:
         end += len(raw) + 1
-        try:
-            good = int(raw[:8], 16) == crc32(raw[KIND_AT:]) and raw[KIND_AT] in _KINDS and raw[8] == 32
-        except (ValueError, IndexError):
-            good = False
-        if good and len(raw) > JSON_AT:
+        if _is_good(raw):
             yield raw, end
         elif raw.strip(b"\0"):
             health.count("journal.damaged_lines")
+            # Where a newline was hit, a good line stands behind what is left of the one before.
+            behind = (raw[begin.start() :] for begin in _BEGIN.finditer(raw, 1))
+            yield from ((line, end) for line in behind if _is_good(line))
     if not last_may_be_torn and rest.strip(b"\0"):
         health.count("journal.damaged_lines")
 

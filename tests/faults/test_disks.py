@@ -20,11 +20,11 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @contextmanager
 def small(folder: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
+    """A file system of 2 MiB."""
     folder.mkdir()
     mounted = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount")
     if mounted:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
         mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
     need(mounted, "mounting a small file system needs root")
     try:
@@ -35,7 +35,7 @@ def small(folder: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, for one test."""
+    """A file system of 2 MiB, for one test."""
     with small(tmp_path / "small") as folder:
         yield folder
 
@@ -72,7 +72,9 @@ def test_a_disk_that_fills_up_under_the_file(run_program: Run, small_disk: Path)
     data = small_disk / "data"
     data.mkdir()
     ballast = small_disk / "ballast"
-    ballast.write_bytes(b"x" * 700_000)  # room for some of the records
+    ballast.write_bytes(
+        b"x" * 1_700_000
+    )  # room for some of the records, but for all and a journal when it is gone
     run_program(JOB, "sys.exit", "parent", check=False, env={"ROLLSPAN_DIR": str(data)})
     assert 0 <= len(in_file(data)) < 1070
     ballast.unlink()
