@@ -87,7 +87,9 @@ class session(Scope):  # noqa: N801
         try:
             tracer = runtime.tracer(_attach_processor)
             made = switch.Session(runtime, self._arguments, True, self._session_id, tracer)
-            self._entered = (made, switch.context.attach(made), self._entered)
+            context = switch.context
+            here = {**context.get_current(), context.SPAN_KEY: made, context.PHASE_KEY: made}
+            self._entered = (made, context.set_current(context.Context(here)), self._entered)
             return made
         except Exception:  # noqa: BLE001
             return self._failed("session")

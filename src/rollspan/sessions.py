@@ -393,7 +393,8 @@ class Session(Block, WaitingTrace):
             if self.bare and exc is None and self._consumed is None and not runtime.steps:
                 self.bare = False  # most sessions: nothing was said of it
                 self.status = semconv.ACCEPTED
-                self._change(_GOOD)
+                self.row[ATTRIBUTES].update(_GOOD)
+                self._changes = {**self._changes, **_GOOD}
                 self._end(clock.monotonic_ns() + self.offset)
                 return
             if self.status == semconv.PENDING:

@@ -254,7 +254,8 @@ class TraceLog(RolloutSpan):
     def _write_first(self) -> None:
         """Write the first line. The caller holds the lock."""
         row = self.row
-        part: dict[str, Any] = {"n": 0, "t": row[START]}
+        part: dict[str, Any] = {"n": 0, "t": row[START], "a": self._changes}
+        self._changes = {}
         if self.root_name is semconv.ROOT_NAME:
             part["c"] = self.runtime.common_json
         else:
@@ -265,7 +266,9 @@ class TraceLog(RolloutSpan):
             part["x"] = False
         if self.spans:
             self._take_finished(part)
-        self._write_line(lines.GOES_ON, part)
+        if self._links:
+            part["l"], self._links = self._links, ()
+        self._send(lines.GOES_ON, part)
 
     def _write_end(self, end_ns: int, rows: list[list[Any]] | None = None) -> None:
         """Write the last line; `rows` are those of `spans`, which all have ended. The caller holds the lock."""
@@ -279,13 +282,16 @@ class TraceLog(RolloutSpan):
         self._write_line(lines.ENDS, part)
 
     def _write_line(self, kind: bytes, part: dict[str, Any]) -> None:
-        self._sequence += 1
         if self._changes:
             part["a"], self._changes = self._changes, {}
         if self._links:
             part["l"], self._links = self._links, ()
         if self.row[STATUS]:
             part["st"] = self.row[STATUS:]
+        self._send(kind, part)
+
+    def _send(self, kind: bytes, part: dict[str, Any]) -> None:
+        self._sequence += 1
         runtime = self.runtime
         try:
             payload = _dumps(part)
