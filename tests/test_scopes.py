@@ -18,6 +18,7 @@ from opentelemetry import trace as otel_trace
 
 import rollspan
 from rollspan.null import NULL
+from rollspan.span import RolloutSpan
 from rollspan.testing import Recording, tree
 
 
@@ -39,6 +40,14 @@ def test_a_phase_is_the_current_opentelemetry_span(rec: Recording) -> None:
         assert rollspan.current_span() is span
         assert rollspan.current_session() is s
     assert nothing_current()
+
+
+def test_a_span_has_all_that_opentelemetry_asks_of_one() -> None:
+    """It is registered as a Span, not derived from it: the class is made before OpenTelemetry is loaded."""
+    for name, method in inspect.getmembers(otel_trace.Span, inspect.isfunction):
+        if not name.startswith("_") or name in ("__enter__", "__exit__"):
+            ours = inspect.signature(getattr(RolloutSpan, name))
+            assert ours.bind(*inspect.signature(method).parameters), name
 
 
 def test_phases_nest_below_the_innermost_open_one(rec: Recording) -> None:
