@@ -111,7 +111,7 @@ def in_common(
 ) -> tuple[Any, ...]:
     """What the sessions have in common that the same function may fold."""
     layout = [(*part, *part.get("a", ()), len(part.get("s", ()))) for part in parts]
-    layout.append(tuple(parts[0].get("c", {}).items()))
+    layout.append((repr(parts[0].get("c")),))
     types = [(*extra, *map(type, extra.values())) for extra in extras]
     if links:
         types += [(str(to.get(semconv.LINK_KIND)), *to, *map(type, to.values())) for _, _, to in links]
