@@ -38,6 +38,7 @@ _MOST_MET: Final = 512
 _MOST_MADE: Final = (
     256  # who comes later has none: to make them again and again would cost more than they save
 )
+_MOST_GUESSED: Final = 4  # to try so many costs less than to look closely
 
 
 class Shape:
@@ -98,8 +99,8 @@ _met: dict[Any, int] = {}
 """How often sessions were met that have this in common."""
 _made: dict[Any, Shape | None] = {}
 """Their shape, once they were met often; None where no function can be made."""
-_last: dict[Any, Shape] = {}
-"""The shape that sessions with lines of this size had last."""
+_last: dict[Any, tuple[Shape, ...]] = {}
+"""Shapes that sessions of this size had last, the younger ones first."""
 
 
 def in_common(
@@ -119,21 +120,24 @@ def in_common(
     return (*layout, *others, *attributes, *map(type, attributes.values()), *types)
 
 
-def guessed(parts: Sequence[Part]) -> Shape | None:
-    """The shape that sessions of this size had last. Whether it is this one's too, its `take` will tell."""
-    return _last.get(_size(parts))
+def guessed(parts: Sequence[Part]) -> Sequence[Shape]:
+    """The shapes that sessions of this size had last. Whether one is this one's too, its `take` will tell."""
+    return _last.get(_size(parts), ())
 
 
 def known(common: Any, parts: Sequence[Part]) -> Shape | None:
     """The shape of sessions that have this in common, where it has functions."""
     shape = _made.get(common)
     if shape is not None:
-        _last[_size(parts)] = shape
+        size = _size(parts)
+        others = [other for other in _last.get(size, ()) if other is not shape]
+        _last[size] = (shape, *others[: _MOST_GUESSED - 1])
     return shape
 
 
 def _size(parts: Sequence[Part]) -> tuple[int, ...]:
-    return len(parts), len(parts[0].get("a", ())), len(parts[-1].get("s", ()))
+    first, last = parts[0], parts[-1]
+    return len(parts), len(first.get("a", ())), len(last.get("a", ())), len(last.get("s", ()))
 
 
 def learn(common: Any, fold: Fold, parts: Sequence[Part], session: SessionRows) -> None:

@@ -8,7 +8,7 @@ both ways come to the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import le, neg
 from typing import Any, Final
@@ -33,14 +33,17 @@ _TELLING: Final = frozenset(
     {_SESSION_ID, _PHASE, semconv.PARENT_PHASE, semconv.LATE, semconv.FOREIGN, semconv.STATUS}
 )
 
+# A named tuple's own constructor is a function in Python.
+_session_rows: Final[Callable[[tuple[Any, ...]], SessionRows]] = partial(tuple.__new__, SessionRows)
+
 
 def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace | None:
     """The session with these lines; None for one that is not as usual."""
     trace_id = trace_hex.decode()
     in_order = tuple(parts.values())
-    shape = guessed(in_order)
-    if shape is not None and (values := shape.take(trace_id, in_order)) is not None:
-        return FinishedTrace(None, None, shape.export_spans, None, shape, values)
+    for shape in guessed(in_order):
+        if (values := shape.take(trace_id, in_order)) is not None:
+            return FinishedTrace(None, None, shape.export_spans, None, shape, values)
     first = parts.get(0)
     if first is None or "t" not in first or not _UNUSUAL.isdisjoint(first):
         return None
@@ -72,9 +75,9 @@ def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace 
         common = in_common(
             in_order, attributes, links, extras, refs, parents, names, kinds, codes, messages, code, message
         )
-        shape = known(common, in_order)
-        if shape is not None and (values := shape.take(trace_id, in_order)) is not None:
-            return FinishedTrace(None, None, shape.export_spans, None, shape, values)
+        found = known(common, in_order)
+        if found is not None and (values := found.take(trace_id, in_order)) is not None:
+            return FinishedTrace(None, None, found.export_spans, None, found, values)
     outline = outline_of(refs, parents, names, kinds, codes, messages)
     if outline is None:
         return None
@@ -87,10 +90,11 @@ def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace 
     record = fold(trace_id, root, links, start, end, begins, ends, plain)
     if record is None:
         return None
-    session = SessionRows(trace_hex, root, links, start, end, code, message, begins, ends, plain, outline)
+    told = links, start, end, code, message, begins, ends
     if common is not None and list(described(SUBMISSION, attributes).items()) == list(root.items()):
-        learn(common, fold, in_order, session._replace(attributes=attributes, extras=extras))
-    return FinishedTrace(None, record, first.get("x", True), session)
+        learn(common, fold, in_order, _session_rows((trace_hex, attributes, *told, extras, outline)))
+    whole = _session_rows((trace_hex, root, *told, plain, outline))
+    return FinishedTrace(None, record, first.get("x", True), whole)
 
 
 def _fold(
