@@ -43,7 +43,7 @@ def assert_same(trace_hex: bytes, parts: Parts) -> bool:
     lines.describe_parts(named)
     assembled = lines.assemble_parts(trace_hex, named)
     assert assembled is not None
-    short = usual_session(trace_hex, copy.deepcopy(parts))
+    short = usual_session(trace_hex, list(copy.deepcopy(parts).values()))
     if short is None:
         return False
     record = short.record
@@ -237,7 +237,7 @@ def test_spans_that_are_not_exported() -> None:
             parts = session(number)
             if not exported:
                 parts[0]["x"] = False
-            usual = usual_session(b"%032x" % number, parts)
+            usual = usual_session(b"%032x" % number, list(parts.values()))
             assert usual is not None
             assert usual.export_spans is exported
             assert (usual.shape is not None) is (number > 1)
@@ -267,7 +267,7 @@ def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_spans_that_leave_another_way_have_no_event_of_a_function() -> None:
     """The event of a trace that is not exported says so."""
     assert_same(b"%032x" % 1, session(1))
-    usual = usual_session(b"%032x" % 2, session(2))
+    usual = usual_session(b"%032x" % 2, list(session(2).values()))
     assert usual is not None
     assert event_of_shape(usual) is not None
     usual.export_spans = False

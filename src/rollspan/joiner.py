@@ -127,10 +127,11 @@ def _pass(line: bytes) -> FinishedTrace:
 
 def finish(trace_hex: bytes, of_trace: Iterable[bytes]) -> FinishedTrace | None:
     """Put a trace together from its lines; None where its first line is missing."""
-    parts = lines.raw_parts_of(of_trace)
-    usual = usual_session(trace_hex, parts)
+    given = list(map(lines.part_of, of_trace))
+    usual = usual_session(trace_hex, given)
     if usual is not None:
         return usual
+    parts = lines.by_number(given)
     lines.describe_parts(parts)
     assembled = lines.assemble_parts(trace_hex, parts)
     if assembled is None:

@@ -118,14 +118,20 @@ def assemble(trace_hex: bytes, lines: Iterable[bytes], *, over: bool = True) -> 
 
 def parts_of(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
     """The JSON objects of a trace's lines, by number, with the specification's names."""
-    parts = raw_parts_of(lines)
+    parts = by_number(map(part_of, lines))
     describe_parts(parts)
     return parts
 
 
-def raw_parts_of(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
-    """The JSON objects of a trace's lines, by number; a line that stands there twice counts once."""
-    return {part["n"]: part for part in [orjson.loads(line[JSON_AT:]) for line in lines]}
+def part_of(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line."""
+    part: dict[str, Any] = orjson.loads(line[JSON_AT:])
+    return part
+
+
+def by_number(parts: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The JSON objects of a trace's lines; one that is there twice counts once."""
+    return {part["n"]: part for part in parts}
 
 
 def begins_with(trace_id: str, first: Mapping[str, Any]) -> dict[str, Any]:

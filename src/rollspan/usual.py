@@ -37,13 +37,13 @@ _TELLING: Final = frozenset(
 _session_rows: Final[Callable[[tuple[Any, ...]], SessionRows]] = partial(tuple.__new__, SessionRows)
 
 
-def usual_session(trace_hex: bytes, parts: Mapping[int, Part]) -> FinishedTrace | None:
+def usual_session(trace_hex: bytes, given: Sequence[Part]) -> FinishedTrace | None:
     """The session with these lines; None for one that is not as usual."""
     trace_id = trace_hex.decode()
-    in_order = tuple(parts.values())
-    for shape in guessed(in_order):
-        if (values := shape.take(trace_id, in_order)) is not None:
+    for shape in guessed(given):
+        if (values := shape.take(trace_id, given)) is not None:
             return FinishedTrace(None, None, shape.export_spans, None, shape, values)
+    parts = {part["n"]: part for part in given}
     first = parts.get(0)
     if first is None or "t" not in first or not _UNUSUAL.isdisjoint(first):
         return None
