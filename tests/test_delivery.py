@@ -12,7 +12,6 @@ import pytest
 from rollspan.delivery import BATCH, Batch, ThreadedDelivery
 from rollspan.exporters.base import Delivered, Result, Retry
 from rollspan.finished import FinishedTrace
-from rollspan.joiner import Finished
 from rollspan.journal import Journal, Position
 
 
@@ -43,8 +42,10 @@ class Exporter:
 def batches_of(*sizes: int) -> Iterator[Batch]:
     at = 0
     for size in sizes:
-        finished = [Finished(Position(1, at + n), FinishedTrace((), None)) for n in range(1, size + 1)]
-        at += size
+        finished = [FinishedTrace((), None) for _ in range(size)]
+        for trace in finished:
+            at += 1
+            trace.at = Position(1, at)
         yield Batch(Position(1, at), finished)
 
 

@@ -188,8 +188,8 @@ class Kept:
         for number, path in segment_files(self.folder, self.disk):
             chunk = path.read_bytes().rstrip(b"\0")
             for each in joiner.feed(chunk, Position(number, 0), behind):
-                notes = {int(name[4:]) for name in each.trace.spans[0].attributes if name.startswith("note")}
-                ended[each.trace.spans[0].trace_id] += notes == set(range(max(notes) + 1))
+                notes = {int(name[4:]) for name in each.spans[0].attributes if name.startswith("note")}
+                ended[each.spans[0].trace_id] += notes == set(range(max(notes) + 1))
         return ended, {int(trace, 16): len(set(each.lines)) for trace, each in joiner.open.items()}
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from . import health
 from .exporters.base import Delivered, Exporter, Refused, Retry
 from .finished import FinishedTrace
-from .joiner import Finished, Joiner
+from .joiner import Joiner
 from .journal import START, Journal, Position
 from .spandata import AttributeValue
 
@@ -28,12 +28,14 @@ class Batch(NamedTuple):
     """What finished in the journal up to `end`, and behind the batch before."""
 
     end: Position
-    finished: Sequence[Finished]
+    finished: Sequence[FinishedTrace]
 
 
-def batches(finished: Sequence[Finished], end: Position) -> list[Batch]:
+def batches(finished: Sequence[FinishedTrace], end: Position) -> list[Batch]:
     """Cut into batches; the last one reaches to `end`, also where nothing finished."""
-    cut: list[Sequence[Finished]] = [finished[i : i + BATCH] for i in range(0, len(finished), BATCH)] or [()]
+    cut: list[Sequence[FinishedTrace]] = [
+        finished[i : i + BATCH] for i in range(0, len(finished), BATCH)
+    ] or [()]
     return [Batch(end if part is cut[-1] else part[-1].at, part) for part in cut]
 
 
@@ -84,7 +86,9 @@ class Delivery:
 
     def attempt(self, batch: Batch, timeout: float) -> bool:
         """One try; whether the batch is done with and the cursor behind it."""
-        traces = self._undelivered(batch.finished)
+        traces = batch.finished
+        if traces and traces[0].at <= self.cursor:
+            traces = [trace for trace in traces if trace.at > self.cursor]
         if traces and not self.off:
             try:
                 result = self.exporter.export(traces, self._resource, timeout)
@@ -103,11 +107,6 @@ class Delivery:
         self._failures = 0
         self.cursor = max(self.cursor, batch.end)
         return True
-
-    def _undelivered(self, finished: Sequence[Finished]) -> list[FinishedTrace]:
-        if finished and finished[0].at > self.cursor:  # all of them, as nearly always
-            return [trace for _, trace in finished]
-        return [trace for at, trace in finished if at > self.cursor]
 
     def _pause(self, result: Retry) -> None:
         self._failures += 1

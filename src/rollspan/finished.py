@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .journal import START, Position
 from .record import Record
 from .rows import SessionRows
 from .shapes import Shape, Values
@@ -15,10 +16,11 @@ class FinishedTrace:
 
     `export_spans` is False where the spans leave another way (a user's own TracerProvider) or the
     sampler left the trace out; the record goes out all the same. A session of a known shape has `shape` and
-    `values`, of which most exporters make bytes; for whoever asks, `record` and `spans` are made of them.
+    `values`, of which most exporters make bytes; for whoever asks, `record` and `spans` are made of them. `at` is
+    the position behind its last line.
     """
 
-    __slots__ = ("_record", "_rows", "_spans", "export_spans", "shape", "values")
+    __slots__ = ("_record", "_rows", "_spans", "at", "export_spans", "shape", "values")
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class FinishedTrace:
         self.export_spans = export_spans
         self.shape = shape
         self.values = values
+        self.at: Position = START
 
     @property
     def has_record(self) -> bool:

@@ -18,16 +18,8 @@ _ENDS = lines.ENDS[0]
 _PASSES = lines.PASSES[0]
 
 
-class Finished(NamedTuple):
-    """A finished trace and the position behind its last line."""
-
-    at: Position
-    trace: FinishedTrace
-
-
 # A named tuple's own constructor is a function in Python.
 _position: Final[Callable[[tuple[int, int]], Position]] = partial(tuple.__new__, Position)
-_finished: Final[Callable[[tuple[Position, FinishedTrace]], Finished]] = partial(tuple.__new__, Finished)
 
 
 class ReachesBack(NamedTuple):
@@ -57,12 +49,14 @@ class Joiner:
         self.reaching_back: deque[ReachesBack] = deque()
         """In the order of their ends; whoever reads the journal for good takes out what is done with."""
 
-    def feed(self, chunk: bytes, begins: Position, deliver_from: Position | None = None) -> list[Finished]:
+    def feed(
+        self, chunk: bytes, begins: Position, deliver_from: Position | None = None
+    ) -> list[FinishedTrace]:
         """Take whole lines that begin at `begins`; the traces that ended in them.
 
         What ended up to `deliver_from` is passed over without being put together: it was delivered.
         """
-        finished: list[Finished] = []
+        finished: list[FinishedTrace] = []
         segment, offset = begins
         open_traces, live_bytes = self.open, self.live_bytes
         live_here = 0
@@ -99,21 +93,24 @@ class Joiner:
             live_bytes[segment] += live_here
         return finished
 
-    def _add(self, finished: list[Finished], at: Position, last: bytes, trace: _OpenTrace | None) -> None:
+    def _add(
+        self, finished: list[FinishedTrace], at: Position, last: bytes, trace: _OpenTrace | None
+    ) -> None:
         try:
             whole = _pass(last) if trace is None else finish(last[TRACE], trace.lines)
         except Exception:  # noqa: BLE001 - a line of ours that cannot be read must not stop those behind it
             health.internal_error("joiner")
             return
         if whole is not None:
-            finished.append(_finished((at, whole)))
+            whole.at = at
+            finished.append(whole)
 
-    def rest(self, segment: int) -> list[Finished]:
+    def rest(self, segment: int) -> list[FinishedTrace]:
         """The traces that have no end, because their process died; in the order in which they began.
 
         Each is given a place of its own in `segment`, one behind all that were written: cursors tell them apart.
         """
-        finished: list[Finished] = []
+        finished: list[FinishedTrace] = []
         for place, trace in enumerate(self.open.values(), 1):
             at = Position(segment, place)
             self._add(finished, at, trace.lines[-1], trace)

@@ -15,11 +15,12 @@ from . import exporters, fold, health, lines, owner, place
 from .config import Settings
 from .delivery import Batch, Delivery, batches, carried
 from .exporters.jsonl import KnownIds
-from .joiner import Finished, Joiner
+from .joiner import Joiner
 from .journal import START, Position, make_folder
 from .left import Left, Standing, journals, sweep
 
 if TYPE_CHECKING:
+    from .finished import FinishedTrace
     from .record import Record
 
 
@@ -50,7 +51,7 @@ class Outcome:
         return f"{' and '.join(self.unreached)} could not be reached" if self.unreached else ""
 
 
-def _read(left: Left, deliver_from: Position | None = None) -> Iterator[tuple[list[Finished], Position]]:
+def _read(left: Left, deliver_from: Position | None = None) -> Iterator[tuple[list[FinishedTrace], Position]]:
     """What finished in a journal, segment by segment; last what its process left open."""
     joiner = Joiner()
     at = START
@@ -82,11 +83,7 @@ def _settings_of(left: Left, mine: Settings) -> Settings:
 def _skip_known(batch: Batch, known: set[str]) -> Batch:
     return Batch(
         batch.end,
-        [
-            f
-            for f in batch.finished
-            if (record := f.trace.record) is None or record.get("trace_id") not in known
-        ],
+        [f for f in batch.finished if (record := f.record) is None or record.get("trace_id") not in known],
     )
 
 
@@ -121,7 +118,7 @@ def _deliver(
                 if not more:
                     return False
                 time.sleep(0.2)
-            number = carried(delivery.name, (f.trace for f in taken))
+            number = carried(delivery.name, taken)
             before = outcome.delivered.get(delivery.name, 0)
             outcome.delivered[delivery.name] = before + max(number - delivery.rejected, 0)
             delivery.rejected = 0

@@ -39,7 +39,7 @@ class Recording:
             joiner = Joiner()
             for number, path in journal.segments:
                 chunk = path.read_bytes().rstrip(b"\0")
-                found.extend(f.trace for f in joiner.feed(chunk, Position(number, 0)))
+                found.extend(joiner.feed(chunk, Position(number, 0)))
         return found
 
 

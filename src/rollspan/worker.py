@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from . import health
 from .delivery import ThreadedDelivery, batches
-from .joiner import Finished, Joiner
+from .finished import FinishedTrace
+from .joiner import Joiner
 from .journal import START, Journal, Position, Segment
 
 if TYPE_CHECKING:
@@ -125,10 +126,10 @@ class Worker:
         if self._metrics is not None:
             self._metrics.tick()
 
-    def _take(self, finished: list[Finished], end: Position) -> None:
+    def _take(self, finished: list[FinishedTrace], end: Position) -> None:
         if self._metrics is not None and self._metrics.wanted():
             for each in finished:
-                if (record := each.trace.record) is not None:
+                if (record := each.record) is not None:
                     self._metrics.record(record)
         for batch in batches(finished, end):
             for delivery in self._deliveries:

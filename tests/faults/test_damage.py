@@ -92,7 +92,7 @@ def whole(content: bytes) -> dict[str, dict[str, object]]:
     """The records of the undamaged journal."""
     joiner = Joiner()
     ended = joiner.feed(content, Position(1, 0)) + joiner.rest(2)
-    records = [fold_trace(finished.trace.spans) for finished in ended]
+    records = [fold_trace(finished.spans) for finished in ended]
     return {str(record["trace_id"]): record for record in records if record is not None}
 
 
