@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rollspan import lines, semconv, shapes
 from rollspan.exporters.encode import encode_records, encode_spans
-from rollspan.exporters.shape_bytes import event_of_shape, spans_of_shape
+from rollspan.exporters.shape_bytes import event_writer, spans_writer
 from rollspan.finished import FinishedTrace
 from rollspan.fold import fold_trace
 from rollspan.record import to_line
@@ -243,6 +243,27 @@ def test_spans_that_are_not_exported() -> None:
             assert (usual.shape is not None) is (number > 1)
 
 
+def test_many_sessions_in_one_request() -> None:
+    """Each is written as it would be alone, whatever the ones beside it are."""
+    long = {f"phase-{n}": 1 for n in range(3)}
+    several = [
+        session(1),
+        session(2),
+        session(3, **long),
+        session(4, note="x"),
+        session(5),
+        session(6, **long),
+    ]
+    several[4][0]["t"] = several[4][1]["s"][3][4] = -1  # which OTLP cannot hold
+    traces = [usual_session(b"%032x" % n, list(parts.values())) for n, parts in enumerate(several, 1)]
+    whole = [trace for trace in traces if trace is not None]
+    assert len(whole) == len(several)
+    assert [trace.shape is not None for trace in whole] == [False, True, False, False, True, True]
+    for encode in (encode_spans, encode_records):
+        alone = [FinishedTrace(trace.spans, trace.record) for trace in whole]
+        assert encode(whole, {}) == encode(alone, {})
+
+
 def test_a_text_as_reward_has_no_function() -> None:
     """What it says makes a difference."""
     for score in ("NaN", "x", "Infinity"):
@@ -266,10 +287,15 @@ def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_spans_that_leave_another_way_have_no_event_of_a_function() -> None:
     """The event of a trace that is not exported says so."""
-    assert_same(b"%032x" % 1, session(1))
-    usual = usual_session(b"%032x" % 2, list(session(2).values()))
-    assert usual is not None
-    assert event_of_shape(usual) is not None
-    usual.export_spans = False
-    assert event_of_shape(usual) is None
-    assert spans_of_shape(usual) is not None
+    for exported in (True, False):
+        for number in (1, 2):
+            parts = session(number)
+            parts[0]["x"] = exported
+            usual = usual_session(b"%032x" % number, list(parts.values()))
+        assert usual is not None
+        assert usual.shape is not None
+        assert spans_writer(usual.shape) is not None
+        assert (event_writer(usual.shape) is not None) is exported
+        long = FinishedTrace(usual.spans, usual.record, exported)
+        assert encode_records([usual], {}) == encode_records([long], {})
+        assert encode_spans([usual], {}) == encode_spans([long], {})

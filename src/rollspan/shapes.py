@@ -111,7 +111,7 @@ def in_common(
     *others: Any,
 ) -> tuple[Any, ...]:
     """What the sessions have in common that the same function may fold."""
-    layout = [(*part, *part.get("a", ()), len(part.get("s", ()))) for part in parts]
+    layout = [(*part, *part.get("a", ()), len(part.get("s", ())), part.get("x")) for part in parts]
     layout.append((repr(parts[0].get("c")),))
     types = [(*extra, *map(type, extra.values())) for extra in extras]
     if links:

@@ -5,35 +5,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 
 from rollspan import __version__, semconv
 from rollspan.finished import FinishedTrace
+from rollspan.shapes import Shape
 from rollspan.spandata import AttributeValue
 
 from .keyvalues import OTHER_ATTRIBUTES, field, varint
-from .shape_bytes import event_of_shape, spans_of_shape
+from .shape_bytes import Writer, event_writer, spans_writer
 from .span_bytes import event_bytes, span_bytes
 
 
 def encode_spans(traces: Sequence[FinishedTrace], resource: Mapping[str, AttributeValue]) -> bytes:
     """An ExportTraceServiceRequest with the spans of the traces that export theirs; empty without any."""
-    spans: list[bytes] = []
-    for trace in traces:
-        if trace.export_spans:
-            written = spans_of_shape(trace)
-            spans += map(span_bytes, trace.spans) if written is None else (written,)
-    return _request(spans, resource) if spans else b""
+    exported = (trace for trace in traces if trace.export_spans)
+    spans = _written(exported, spans_writer, lambda trace: b"".join(map(span_bytes, trace.spans)))
+    return _request(spans, resource) if any(spans) else b""
 
 
 def encode_records(traces: Sequence[FinishedTrace], resource: Mapping[str, AttributeValue]) -> bytes:
     """An ExportLogsServiceRequest with the event of each trace that has a record; empty without any."""
-    events: list[bytes] = []
-    for trace in traces:
-        if trace.has_record:
-            events.append(event_of_shape(trace) or event_bytes(trace))
+    events = _written((trace for trace in traces if trace.has_record), event_writer, event_bytes)
     return _request(events, resource) if events else b""
+
+
+def _written(
+    traces: Iterable[FinishedTrace],
+    writer_of: Callable[[Shape], Writer | None],
+    long_way: Callable[[FinishedTrace], bytes],
+) -> list[bytes]:
+    written: list[bytes] = []
+    shape: Shape | None = None
+    write: Writer | None = None
+    for trace in traces:
+        if trace.shape is not shape:
+            shape = trace.shape
+            write = None if shape is None else writer_of(shape)
+        if write is not None:
+            try:
+                written.append(write(*trace.values))
+                continue
+            except struct.error:
+                pass
+        written.append(long_way(trace))
+    return written
 
 
 def _request(items: list[bytes], resource: Mapping[str, AttributeValue]) -> bytes:

@@ -12,11 +12,10 @@ import struct
 from binascii import unhexlify
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from rollspan import health, ids, semconv
 from rollspan.describe import SUBMISSION
-from rollspan.finished import FinishedTrace
 from rollspan.noting import Noted, NotNotedError
 from rollspan.record import event_attributes
 from rollspan.rows import with_record
@@ -30,39 +29,31 @@ _MOST_TEXTS: Final = 256  # of a key
 _SHORT: Final = 24  # a text's bytes; longer ones are seldom met again
 
 
-def spans_of_shape(trace: FinishedTrace) -> bytes | None:
-    """The spans, root first, each behind its tag; None for a session without a shape."""
-    return _written(trace, "spans", _spans)
+Writer: TypeAlias = Callable[..., bytes]
+"""Takes the values of a session, each as an argument; raises struct.error for a number that OTLP cannot hold."""
 
 
-def event_of_shape(trace: FinishedTrace) -> bytes | None:
-    """The record's event, behind its tag; None for a session without a shape, or without spans to point to."""
-    return _written(trace, "event", _event) if trace.export_spans else None
+def spans_writer(shape: Shape) -> Writer | None:
+    """What writes the spans of its sessions, root first, each behind its tag; None where it cannot be made."""
+    return _known(shape, "spans", _spans)
 
 
-def _written(trace: FinishedTrace, name: str, make: Callable[[Shape], Any]) -> bytes | None:
-    shape = trace.shape
-    if shape is None:
-        return None
-    write = shape.made[name] if name in shape.made else _made(shape, name, make)
-    if write is None:
-        return None
-    try:
-        written: bytes = write(*trace.values)
-    except struct.error:  # a number that OTLP cannot hold
-        return None
-    return written
+def event_writer(shape: Shape) -> Writer | None:
+    """What writes the events of its records, behind their tags; None for sessions without spans to point to."""
+    return _known(shape, "event", _event) if shape.export_spans else None
 
 
-def _made(shape: Shape, name: str, make: Callable[[Shape], Any]) -> Any:
-    made = shape.made[name] = None
-    try:
-        made = shape.made[name] = make(shape)
-    except NotNotedError:
-        pass  # there is the long way
-    except Exception:  # noqa: BLE001 - likewise
-        health.internal_error("shape_bytes")
-    return made
+def _known(shape: Shape, name: str, make: Callable[[Shape], Writer]) -> Writer | None:
+    made: dict[str, Writer | None] = shape.made
+    if name not in made:
+        made[name] = None
+        try:
+            made[name] = make(shape)
+        except NotNotedError:
+            pass  # there is the long way
+        except Exception:  # noqa: BLE001 - likewise
+            health.internal_error("shape_bytes")
+    return made[name]
 
 
 class _Function:
@@ -195,7 +186,7 @@ class _Function:
             if part:
                 yield value
 
-    def made(self, parameters: str) -> Callable[..., bytes]:
+    def made(self, parameters: str) -> Writer:
         """The function."""
         lines = (f"def write({parameters}):", *self._lines, f"return b''.join(({', '.join(self._out)},))")
         return function("\n    ".join(lines), "write", self._names)
@@ -225,7 +216,7 @@ def _is_short(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _SHORT
 
 
-def _spans(shape: Shape) -> Callable[..., bytes]:
+def _spans(shape: Shape) -> Writer:
     writer = _Function()
     sample = shape.sample
     outline = sample.outline
@@ -269,7 +260,7 @@ def _spans(shape: Shape) -> Callable[..., bytes]:
     return writer.made(shape.parameters)
 
 
-def _event(shape: Shape) -> Callable[..., bytes]:
+def _event(shape: Shape) -> Writer:
     writer = _Function()
     writer.span_ids([0])
     given = writer.attributes(LOG_ATTRIBUTES, event_attributes(shape.fields))
