@@ -306,6 +306,18 @@ def test_a_text_as_reward_has_no_function() -> None:
         assert not assert_same(b"%032x" % 1, session(1, **{semconv.REWARD_SCORE: score}))
 
 
+@pytest.mark.parametrize(
+    ("name", "left_out", "kept"), [("continuation", False, True), ("output_tokens", "7", "NaN")]
+)
+def test_what_is_left_out_for_what_it_says_has_no_function(name: str, left_out: Any, kept: Any) -> None:
+    """Another session's value of the same type may be kept."""
+    for number, value in enumerate((left_out, kept, left_out, kept), 1):
+        parts = session(number)
+        parts[1]["s"][0][6] = {"model": "tiny", name: value}
+        shaped = assert_same(b"%032x" % number, parts)
+        assert shaped is (value is False and number > 1)
+
+
 def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions that never have a shape in common leave little behind."""
     monkeypatch.setattr(shapes, "_MOST_MADE", 4)

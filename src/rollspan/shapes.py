@@ -181,6 +181,9 @@ def expressions(phase: str | None, attributes: Attributes, prefix: str) -> dict[
             found[name] = Noted(values[name], numbers[mark])
         else:
             raise NotNotedError
+    kept = {noted.source.strip("[]") for noted in found.values()}
+    if not all(f"{prefix}{i}" in kept or type(mark) is bool for i, mark in enumerate(marks)):
+        raise NotNotedError  # left out for what it says; of a flag, that is a condition
     return found
 
 
@@ -201,6 +204,9 @@ def _mark(value: Any, number: int) -> Any:
 
 
 def _attributes(notes: Notes, phase: str | None, given: Attributes, prefix: str) -> dict[str, Any]:
+    for i, value in enumerate(given.values()):
+        if type(value) is bool:  # also of one that is left out
+            notes.noting(value, f"{prefix}{i}")
     # All sessions of a shape have links of the same kinds.
     return {
         name: value if name == semconv.LINK_KIND else notes.noting(value, source)
