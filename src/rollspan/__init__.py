@@ -13,10 +13,6 @@ if TYPE_CHECKING:
         current_span,
         flush,
         is_enabled,
-        phase,
-        record_generation,
-        record_reward,
-        record_tool_call,
         session,
         shutdown,
         start_session,
@@ -24,7 +20,9 @@ if TYPE_CHECKING:
         wrap,
     )
     from .executor import TracedExecutor
+    from .phases import phase
     from .processor import RolloutSpanProcessor
+    from .recorders import record_generation, record_reward, record_tool_call
     from .sessions import Session
     from .stats import RolloutStats
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import health, switch
 from .null import NULL
-from .phases import phase
-from .recorders import record_generation, record_reward, record_tool_call
+from .phases import phase  # noqa: F401 - the rest of the API, loaded with it
+from .recorders import record_generation, record_reward, record_tool_call  # noqa: F401
 from .scope import Scope
 from .scope import late_context as _late
 
@@ -16,26 +16,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from .span import RolloutSpan
-
-__all__ = [
-    "attach",
-    "carrier",
-    "configure",
-    "count",
-    "current_session",
-    "current_span",
-    "flush",
-    "is_enabled",
-    "phase",
-    "record_generation",
-    "record_reward",
-    "record_tool_call",
-    "session",
-    "shutdown",
-    "start_session",
-    "step",
-    "wrap",
-]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
