@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from rollspan import health, lines, owner, place
 from rollspan import journal as journal_module
 from rollspan.config import Settings
-from rollspan.journal import START, Journal, Position, Segment, segment_files
+from rollspan.journal import START, Journal, Position
+from rollspan.segments import Segment, segment_files
 
 TRACE = b"0" * 31 + b"1"
 

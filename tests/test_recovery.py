@@ -233,7 +233,7 @@ for i in range(9000):
 old.mark_accepted()
 rollspan.flush()
 from rollspan import left
-from rollspan.journal import segment_files
+from rollspan.segments import segment_files
 from pathlib import Path
 (header,) = left.journals(Path(os.environ["ROLLSPAN_DIR"]))
 numbers = [n for n, _ in header.segments]

@@ -17,7 +17,8 @@ from rollspan import exporters, health, left, lines
 from rollspan.delivery import Batch, Delivery
 from rollspan.exporters.base import Delivered, Retry
 from rollspan.joiner import Joiner
-from rollspan.journal import START, Journal, Position, segment_files
+from rollspan.journal import START, Journal, Position
+from rollspan.segments import segment_files
 from rollspan.testing import Recording
 from rollspan.worker import Worker
 

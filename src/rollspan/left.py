@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from . import health, owner, place
-from .journal import Position, segment_files
+from .journal import Position
 from .owner import CURSORS, HEADER, KEPT, LOCK
+from .segments import segment_files
 
 _UNTOUCHED = 60.0  # seconds after which a folder with nothing but a lock is not one that is just being made
 

@@ -19,7 +19,8 @@ import orjson
 
 from . import health, place
 from .config import Settings
-from .journal import Position, make_folder, segment_files
+from .journal import Position
+from .segments import make_folder, segment_files
 
 fcntl: Any = None
 with contextlib.suppress(ImportError):  # without POSIX journals stay in memory

@@ -16,8 +16,9 @@ from .config import Settings
 from .delivery import Batch, Delivery, batches, carried
 from .exporters.jsonl import KnownIds
 from .joiner import Joiner
-from .journal import START, Position, make_folder
+from .journal import START, Position
 from .left import Left, Standing, journals, sweep
+from .segments import make_folder
 
 if TYPE_CHECKING:
     from .finished import FinishedTrace

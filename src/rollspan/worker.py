@@ -13,7 +13,8 @@ from . import health
 from .delivery import ThreadedDelivery, batches
 from .finished import FinishedTrace
 from .joiner import Joiner
-from .journal import START, Journal, Position, Segment
+from .journal import START, Journal, Position
+from .segments import Segment
 
 if TYPE_CHECKING:
     from .exporters.base import MetricsSink

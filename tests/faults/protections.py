@@ -14,7 +14,7 @@ class Protection(NamedTuple):
     without: str
 
 
-_JOURNAL_IN_A_FILE = ("journal.py", "        if folder is None:\n", "        if True:\n")
+_JOURNAL_IN_A_FILE = ("segments.py", "        if folder is None:\n", "        if True:\n")
 
 PROTECTIONS = (
     # The process.
@@ -274,13 +274,13 @@ PROTECTIONS = (
     ),
     Protection(
         "tests/faults/test_disks.py::test_a_full_disk_under_the_journal",
-        "journal.py",
+        "segments.py",
         "os.posix_fallocate(descriptor, 0, size)",
         "os.ftruncate(descriptor, size)",
     ),
     Protection(
         "tests/faults/test_disks.py::test_a_disk_that_fills_up_under_the_journal",
-        "journal.py",
+        "segments.py",
         "os.posix_fallocate(descriptor, 0, size)",
         "os.ftruncate(descriptor, size)",
     ),
@@ -392,7 +392,7 @@ PROTECTIONS = (
     ),
     Protection(
         "tests/faults/test_context.py::test_cancelled_sessions_do_not_stay_pending",
-        "sessions.py",
+        "verdicts.py",
         "    asyncio.CancelledError,\n",
         "",
     ),
