@@ -210,6 +210,7 @@ def clean_into(target: dict[str, AttributeValue], new: Mapping[Any, Any], limit:
             (kind is str and value.isascii() and len(value) <= limit)
             or (kind is int and -INT64 <= value < INT64)
             or kind is bool
+            or (kind is float and value - value == 0)  # finite
         ):
             cleaned: AttributeValue = value
         elif value is None:

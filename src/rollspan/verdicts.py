@@ -168,7 +168,7 @@ class JudgedTrace(WaitingTrace):
                     return
                 if isinstance(reason, BaseException):
                     reason = error_type(reason)  # its message may hold a prompt
-                if type(reward) is not int:
+                if type(reward) is not int and type(reward) is not float:
                     reward = describe.number("reward", reward)
                 extra: dict[str, Any] = {semconv.REWARD_SCORE: reward}
                 if stats is not None:
