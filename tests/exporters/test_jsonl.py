@@ -17,6 +17,7 @@ import pytest
 
 from rollspan.exporters.base import Delivered, Retry
 from rollspan.exporters.jsonl import KnownIds, RecordFile
+from rollspan.exporters.lockedfile import LockedFile
 from rollspan.record import to_line
 
 from .samples import RESOURCE, changed, session
@@ -316,7 +317,10 @@ def test_known_ids_are_read_once(tmp_path: Path) -> None:
     """Asked again, what was read is not read again, under whatever name it is; what has come since is."""
     path = tmp_path / "sessions-r1.jsonl"
     torn, rest = to_line({"trace_id": "b"})[:9], to_line({"trace_id": "b"})[9:]
-    path.write_bytes(to_line({"trace_id": "a"}) + torn)
+    path.write_bytes(to_line({"trace_id": "a"}))
+    held = LockedFile(path, 0o600)  # by its writer, who is in the middle of a line
+    with path.open("ab") as file:
+        file.write(torn)
     known = KnownIds(1, tmp_path)
     assert known.now() == {"a"}
     with path.open("r+b") as file:
@@ -326,3 +330,19 @@ def test_known_ids_are_read_once(tmp_path: Path) -> None:
     path.rename(tmp_path / "sessions-r1.1.jsonl")
     path.write_bytes(to_line({"trace_id": "d"}))
     assert known.now() == {"a", "b", "c", "d"}
+    held.close()
+
+
+def test_a_line_that_a_killed_writer_left_torn_is_cut_off(tmp_path: Path) -> None:
+    """In whatever file of the rank it is: under the name of its process no other one will ever write."""
+    whole = to_line({"session_id": "a", "trace_id": "a"})
+    files = {
+        "sessions-r1.jsonl": b'{"session_id": "torn',
+        "sessions-r1.node-1.77.jsonl": b'{"session_id": "torn',
+        "sessions-r1.node-1.78.jsonl": to_line({"session_id": "b", "trace_id": "b"}).rstrip(b"\n"),
+    }
+    for name, last in files.items():
+        (tmp_path / name).write_bytes(whole + last)
+    assert KnownIds(1, tmp_path).now() == {"a", "b"}
+    lines = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    assert lines == [whole, whole, whole + files["sessions-r1.node-1.78.jsonl"] + b"\n"]

@@ -22,7 +22,7 @@ from rollspan.record import to_line
 from rollspan.spandata import AttributeValue
 
 from .base import Delivered, Result, Retry
-from .lockedfile import HeldByAnotherError, LockedFile
+from .lockedfile import HeldByAnotherError, LockedFile, mend
 
 _MOST_NAMES = 100
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
@@ -139,10 +139,11 @@ class KnownIds:
         self._found: set[str] = set()
 
     def now(self) -> set[str]:
-        """All that are there now; lines that are damaged are passed over."""
+        """All that are there now; lines that are damaged are passed over, those that killed writers left torn cut off."""
         for directory in self._directories:
             for path in sorted(directory.glob(self._pattern)):
                 try:
+                    mend(path)
                     self._read(path)
                 except OSError as error:
                     health.warn_once("file.unreadable", "rollspan: cannot read %s: %s", path, error)

@@ -140,6 +140,18 @@ class LockedFile:
             health.count("file.torn_lines")
 
 
+def mend(path: Path) -> None:
+    """Have the file end in a whole line, where nobody is writing it who will see to that. Raises OSError."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+    with contextlib.suppress(HeldByAnotherError):
+        LockedFile(path, 0o600).close()
+
+
 def is_record(line: bytes) -> bool:
     """Whether the line is a whole record."""
     try:
