@@ -64,15 +64,19 @@ class session(Scope):  # noqa: N801
         if runtime is None:
             self._entered = (None, None, self._entered)
             return NULL
+        made = here = None
         try:
             tracer = runtime.tracer(_attach_processor)
             made = switch.Session(runtime, self._arguments, True, self._session_id, tracer)
             context = switch.context
-            here = {**context.get_current(), context.SPAN_KEY: made, context.PHASE_KEY: made}
-            self._entered = (made, context.set_current(context.Context(here)), self._entered)
+            here = context.get_current()
+            inside = context.Context({**here, context.SPAN_KEY: made, context.PHASE_KEY: made})
+            self._entered = (made, context.set_current(inside), self._entered)
             return made
-        except Exception:  # noqa: BLE001
-            return self._failed("session")
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            if made is not None:
+                made.finish(error)
+            return self._failed(error, here)
 
     def _start(self) -> RolloutSpan | None:
         runtime = switch.runtime()

@@ -48,6 +48,7 @@ class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
         if switch._runtime is None and (switch._decided or switch.runtime() is None):  # noqa: SLF001 - off costs this
             self._entered = (None, None, self._entered)
             return NULL
+        here = None
         try:
             context = switch.context
             here = context.get_current()
@@ -78,11 +79,11 @@ class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
                 "",
             ]
             owner.spans.append(self)
-            here = context.Context({**here, context.SPAN_KEY: self, context.PHASE_KEY: self})
-            self._entered = (self, context.set_current(here), None)
+            inside = context.Context({**here, context.SPAN_KEY: self, context.PHASE_KEY: self})
+            self._entered = (self, context.set_current(inside), None)
             return self
-        except Exception:  # noqa: BLE001
-            return self._failed("phase")
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            return self._failed(error, here)
 
     def _start(self) -> RolloutSpan | None:
         if switch.runtime() is None:
@@ -115,8 +116,8 @@ class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
                         row[END] = clock.monotonic_ns() + owner.offset
                     else:
                         owner.end_span(self)
-                except Exception:  # noqa: BLE001
-                    health.internal_error("phase.exit")
+                except BaseException as error:  # noqa: BLE001 - it is raised again
+                    self._interrupted(error, span, token, kind, exc)
                 return
         Scope.__exit__(self, kind, exc, traceback)
 

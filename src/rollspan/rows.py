@@ -42,7 +42,8 @@ class Outline:
         by_ref = {0: semconv.SESSION, **dict(zip(refs, names, strict=True))}
         self.parent_names = tuple(by_ref[parent] for parent in parents)
         self.waits = tuple(i for i, name in enumerate(names) if name in semconv.WAITS)
-        self.leaves = tuple(i for i, ref in enumerate(refs) if ref not in parents and i not in self.waits)
+        inner = {*parents, *(refs[i] for i in self.waits)}
+        self.leaves = tuple(i for i, ref in enumerate(refs) if ref not in inner)
 
     def is_usual(self) -> bool:
         """Whether every span was written once, and is below another one; waits are below the root."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -69,6 +70,7 @@ class Scope:
     # Entering and leaving.
 
     def __enter__(self) -> Any:
+        before = None if _context is None else _context.get_current()
         try:
             span = self._start()
             if span is None:
@@ -76,15 +78,21 @@ class Scope:
                 return NULL
             self._entered = (span, self._attach(span), self._entered)
             return self._given(span)
-        except Exception:  # noqa: BLE001
-            return self._failed("scope")
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            return self._failed(error, before)
 
-    def _failed(self, what: str) -> Null:
-        health.internal_error(f"{what}.enter")
+    def _failed(self, error: BaseException, before: Any) -> Null:
+        """After an error of ours, or a signal handler's, which goes on: nothing is current that was not `before`."""
+        if before is not None and late_context().get_current() is not before:
+            late_context().set_current(before)
+        if not isinstance(error, Exception):
+            raise error
+        health.internal_error("scope.enter")
         self._entered = (None, None, self._entered)
         return NULL
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        span = token = None
         try:
             entered = self._entered
             if entered is None:
@@ -95,11 +103,26 @@ class Scope:
             else:
                 span, token = self._take(entered)
             if span is not None:
-                if kind is not GeneratorExit or not late_context().in_a_finalizer():
-                    late_context().detach(token)
-                self._finish(span, exc)
-        except Exception:  # noqa: BLE001
+                self._leave(span, token, kind, exc)
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            self._interrupted(error, span, token, kind, exc)
+
+    def _leave(self, span: RolloutSpan, token: Any, kind: object, exc: BaseException | None) -> None:
+        if kind is not GeneratorExit or not late_context().in_a_finalizer():
+            late_context().detach(token)
+        self._finish(span, exc)
+
+    def _interrupted(
+        self, error: BaseException, span: Any, token: Any, kind: object, exc: BaseException | None
+    ) -> None:
+        """After an error of ours, or a signal handler's: that one goes on, once all is left that was entered."""
+        if isinstance(error, Exception) and not health.by_a_signal_handler(error):
             health.internal_error("scope.exit")
+            return
+        if span is not None:
+            with contextlib.suppress(Exception):
+                self._leave(span, token, kind, exc)
+        raise error
 
     def _take(self, entered: tuple[Any, Any, Any] | None) -> tuple[Any, Any]:
         """Of several entries the last one made in this context: threads and tasks may share a scope."""

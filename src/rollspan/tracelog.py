@@ -241,11 +241,15 @@ class TraceLog(RolloutSpan):
         if self._writing or self.row[END] is not None:
             return
         self._writing = True
+        before = self.spans[:]
         try:
             part: dict[str, Any] = {"n": self._sequence}
-            if self.spans:
+            if before:
                 self._take_finished(part)
             self._write_line(lines.GOES_ON, part)
+        except BaseException:
+            self.spans[:0] = [span for span in before if span not in self.spans]
+            raise
         finally:
             self._writing = False
             if self._end_wanted is not None:
@@ -278,17 +282,22 @@ class TraceLog(RolloutSpan):
         part: dict[str, Any] = {"n": self._sequence, "e": end_ns}
         if self.spans:
             part["s"] = [span.row for span in self.spans] if rows is None else rows
-            self.spans = []
         self._write_line(lines.ENDS, part)
+        self.spans = []
 
     def _write_line(self, kind: bytes, part: dict[str, Any]) -> None:
-        if self._changes:
-            part["a"], self._changes = self._changes, {}
-        if self._links:
-            part["l"], self._links = self._links, ()
-        if self.row[STATUS]:
-            part["st"] = self.row[STATUS:]
-        self._send(kind, part)
+        try:
+            if self._changes:
+                part["a"], self._changes = self._changes, {}
+            if self._links:
+                part["l"], self._links = self._links, ()
+            if self.row[STATUS]:
+                part["st"] = self.row[STATUS:]
+            self._send(kind, part)
+        except BaseException:  # a signal handler's: what was taken belongs to the line that is written next
+            self._changes = {**part.get("a", {}), **self._changes}
+            self._links = (*part.get("l", ()), *self._links)
+            raise
 
     def _send(self, kind: bytes, part: dict[str, Any]) -> None:
         self._sequence += 1

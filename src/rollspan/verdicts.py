@@ -228,7 +228,8 @@ class JudgedTrace(WaitingTrace):
             if self.row[END] is not None:
                 return
             if self.bare and exc is None and self._consumed is None and not runtime.steps:
-                self.bare = False  # most sessions: nothing was said of it
+                self._consumed = True  # most sessions: nothing was said of it
+                self.bare = False
                 self.status = semconv.ACCEPTED
                 self.row[ATTRIBUTES].update(_GOOD)
                 self._changes = {**self._changes, **_GOOD}
@@ -266,23 +267,28 @@ class JudgedTrace(WaitingTrace):
     def _finish_now(self, end: int) -> None:
         """End it, with what was said of it. The caller holds the lock."""
         if self.row[END] is None:
-            self._change({semconv.CONSUMED: bool(self._consumed)})
+            # The status once more: a signal handler's exception may have kept its verdict from being noted.
+            self._change({semconv.STATUS: self.status, semconv.CONSUMED: bool(self._consumed)})
             self._end(end)
 
     def _end(self, end: int) -> None:
-        """Write the last line: the wait closed, phases still open clipped here."""
+        """Write the last line: the wait closed, phases still open clipped here.
+
+        It is over once the line is written: where a signal handler's exception comes before, it can be ended again.
+        """
         if self._wait is not None:
             self._close_wait(end)
-        self.row[END] = end
         rows = list(map(_row_of, self.spans))
         if None in map(_end_of, rows):
-            for span in self.spans:
+            for span in self.spans[:]:  # each may bring a line, which takes others out
                 if span.row[END] is None:
                     TraceLog.end_span(self, span, end, late=True)
         if self.mirror is not None:
             self._complete_mirror(end)
+        if self.row[END] is None:  # else a signal handler has ended it in between
+            self._write_end(end, rows)
+            self.row[END] = end
         self.runtime.live.pop(self.trace_hex, None)
-        self._write_end(end, rows)
         if self.mirror is not None:
             self.mirror.end(end)
 

@@ -305,3 +305,46 @@ def test_an_exception_of_a_signal_handler_arrives(
     assert done.stderr == ""
     assert done.stdout.split() == ["603", "603", "0"]
     assert len(in_file(tmp_path / "data")) == 3
+
+
+RAISING_HANDLER = """
+import signal, time
+import rollspan
+
+class TooLong(Exception):
+    pass
+
+def handler(number, frame):
+    raise TooLong
+
+with rollspan.session():
+    pass
+signal.signal(signal.SIGALRM, handler)
+until = time.monotonic() + 2.0
+while time.monotonic() < until:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
+        while True:
+            with rollspan.session(task_id=1), rollspan.phase("generate"):
+                rollspan.record_generation(output_tokens=1)
+    except TooLong:
+        pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+def test_sessions_that_signal_handlers_break_off_have_a_verdict(
+    run_program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Wherever in our own code an exception of a handler comes: what ended has a status, and all is delivered."""
+    done = run_program(RAISING_HANDLER)
+    assert "not everything was delivered" not in done.stderr
+    assert "internal error" not in done.stderr
+    records = in_file(tmp_path / "data")
+    assert len(records) > 1000
+    ends = {(r["status"], r.get("rejection_reason"), "wait_return_ts" in r) for r in records}
+    assert ends <= {
+        ("accepted", None, True),
+        ("failed", "workflow_exception", False),
+        ("dropped", "cancelled", False),
+    }
