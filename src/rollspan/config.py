@@ -173,7 +173,7 @@ class Problem:
 SWITCHED_OFF: Final = Problem(
     "OTEL_SDK_DISABLED",
     "true",
-    "anything else where rollspan is turned on",
+    "false, or nothing, where rollspan is turned on",
     "rollspan is off, like all of OpenTelemetry",
 )
 """No wrong value in itself: said by the program that would be traced otherwise, and by no other."""
