@@ -234,8 +234,8 @@ PROTECTIONS = (
     Protection(
         "tests/test_end_to_end.py::test_a_long_outage_is_caught_up_from_the_journal",
         "delivery.py",
-        "                    self._behind = True\n",
-        "                    pass\n",
+        "            self._behind = True\n",
+        "            pass\n",
     ),
     Protection(
         "tests/backends/test_outages.py::test_a_collector_killed_and_restarted_in_the_middle",
@@ -307,8 +307,8 @@ PROTECTIONS = (
     Protection(
         "tests/faults/test_damage.py::test_damage_costs_only_the_lines_it_hits",
         "lines.py",
-        "good = int(raw[:8], 16) == crc32(raw[_PREFIX:])",
-        "good = True",
+        "checked = int(raw[:8], 16) == crc32(raw[KIND_AT:])",
+        "checked = True",
     ),
     Protection(
         "tests/faults/test_damage.py::test_a_header_that_was_lost",
@@ -332,8 +332,8 @@ PROTECTIONS = (
     Protection(
         "tests/faults/test_hostile.py::test_ten_thousand_sessions_at_once",
         "delivery.py",
-        "                    self._behind = True\n",
-        "                    pass\n",
+        "            self._behind = True\n",
+        "            pass\n",
     ),
     Protection(
         "tests/faults/test_hostile.py::test_a_session_with_forty_thousand_phases",
@@ -423,7 +423,7 @@ PROTECTIONS = (
     Protection(
         "tests/test_routes.py::test_own_route_samples_traces_and_keeps_records",
         "exporters/jsonl.py",
-        "for trace in traces if trace.record is not None]",
-        "for trace in traces if trace.record is not None and trace.export_spans]",
+        "            if (record := trace.record) is not None:\n",
+        "            if (record := trace.record) is not None and trace.export_spans:\n",
     ),
 )
