@@ -35,7 +35,7 @@ def _no_room(line: bytes) -> int:
 
 
 class Journal:
-    """Append on one side, read from positions on the other. `lock` guards both."""
+    """Append on one side, read from positions on the other. `lock` guards the segments, not their maps."""
 
     def __init__(
         self,

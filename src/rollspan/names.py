@@ -12,7 +12,8 @@ Said: TypeAlias = tuple[str, int, "dict[str, Any] | None", plain.Kinds]
 """Its name on the wire, its kind, attributes that it has in any case, and those that it may have as they are given."""
 
 _KEPT: Final = 4096
-_FIXED: Final[dict[Any, Said]] = {
+
+known: Final[dict[Any, Said]] = {
     # Names of waits are ours to use.
     **{wait: (f"{wait}_", KIND_INTERNAL, None, plain.kinds_of(f"{wait}_")) for wait in semconv.WAITS},
     **{
@@ -25,8 +26,6 @@ _FIXED: Final[dict[Any, Said]] = {
         for name, operation in describe.OPERATIONS.items()
     },
 }
-
-known: dict[Any, Said] = dict(_FIXED)
 """Names that were seen and found fit: they are few and come again and again."""
 
 

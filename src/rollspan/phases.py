@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import clock, health, names, switch
-from .lines import END, REF
+from .lines import END, REF, WRITE_EVERY
 from .null import NULL
 from .plain import are_plain
 from .scope import Scope
@@ -14,7 +14,6 @@ from .span import RolloutSpan
 from .spandata import STATUS_UNSET
 
 _known = names.known
-_REST = 0x1FF  # every 512th phase looks whether there are so many that a line is due (see `tracelog`)
 
 
 class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
@@ -112,7 +111,8 @@ class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
                     except (ValueError, RuntimeError):  # left in another context than it was entered in
                         pass
                     owner, row = self.owner, self.row
-                    if owner.bare and row[END] is None and row[REF] & _REST:
+                    # Every so many phases one looks whether a line is due (`end_span` does).
+                    if owner.bare and row[END] is None and row[REF] % WRITE_EVERY:
                         row[END] = clock.monotonic_ns() + owner.offset
                     else:
                         owner.end_span(self)

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from .spandata import AttributeValue
 
     _Span = Span
-else:
-    _Span = (
-        object  # OpenTelemetry is not loaded before the first session; `context` registers the class with it
-    )
+else:  # OpenTelemetry is not loaded before the first session; `context` registers the class with it
+    _Span = object
 
 
 class Owner(Protocol):

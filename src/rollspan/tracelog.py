@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind, set_span_in_context
 
 from . import clock, health, ids, lines, names, plain, semconv
 from .attributes import fit, salvage
-from .lines import ATTRIBUTES, END, KIND, NAME, REF, START, STATUS
+from .lines import ATTRIBUTES, END, KIND, NAME, REF, START, STATUS, WRITE_EVERY
 from .span import RolloutSpan
 from .spandata import KIND_CLIENT, KIND_INTERNAL, STATUS_UNSET
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .machinery import Machinery
 
 _dumps, _frame = orjson.dumps, lines.frame
-
-WRITE_EVERY = 512  # finished spans: bounds a line's length and what a session holds in memory
 
 
 class TraceLog(RolloutSpan):
@@ -304,9 +302,9 @@ class TraceLog(RolloutSpan):
         runtime = self.runtime
         try:
             payload = _dumps(part)
-        except orjson.JSONEncodeError:
-            payload = self._fit(part)  # values that JSON has not got
-        if len(payload) > runtime.settings.attribute_max_bytes:
+        except orjson.JSONEncodeError:  # values that JSON has not got
+            payload = b""
+        if not payload or len(payload) > runtime.settings.attribute_max_bytes:
             payload = self._fit(part)
         runtime.journal.append(_frame(kind, self.trace_hex, payload))
 

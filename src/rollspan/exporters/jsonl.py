@@ -53,9 +53,8 @@ class RecordFile:
         self, traces: Sequence[FinishedTrace], resource: Mapping[str, AttributeValue], timeout: float
     ) -> Result:
         """Append the records of `traces`; a disk that is full or cannot be written to gives Retry."""
-        lines = (
-            bytearray()
-        )  # to keep each line apart would cost more than all else here: its memory is new each time
+        # To keep each line apart would cost more than all else here: its memory is new each time.
+        lines = bytearray()
         for trace in traces:
             if (record := trace.record) is not None:
                 lines += to_line(record)
