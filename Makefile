@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A change of these installs anew.
+BUILT_FROM := pyproject.toml hatch_build.py src/rollspan/_native.c
 PIP_ARGS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -53,7 +55,7 @@ test-clusters: $(VENV)/.clusters backends
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build rollspan-data rollspan-demo
 
-# A stamp is as new as the last installation, so the second time is quick; a changed pyproject.toml renews it.
+# A stamp is as new as the last installation, so the second time is quick.
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "rollspan needs Python 3.10 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
@@ -61,18 +63,18 @@ $(VENV)/.created:
 		{ echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.created pyproject.toml
+$(VENV)/.demo: $(VENV)/.created $(BUILT_FROM)
 	@echo "$$DOWNLOADS"
 	$(INSTALL) -e '.[demo]'
 	@touch $@
 
 # The demo is tested too, so its packages are among those of the tests.
-$(VENV)/.dev: $(VENV)/.created pyproject.toml
+$(VENV)/.dev: $(VENV)/.created $(BUILT_FROM)
 	@echo "$$DOWNLOADS"
 	$(INSTALL) -e '.[demo,dev]'
 	@touch $@ $(VENV)/.demo
 
-$(VENV)/.clusters: $(VENV)/.created pyproject.toml
+$(VENV)/.clusters: $(VENV)/.created $(BUILT_FROM)
 	@echo "$$DOWNLOADS"
 	$(INSTALL) -e '.[demo,dev,clusters]'
 	@touch $@ $(VENV)/.dev $(VENV)/.demo

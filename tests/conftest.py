@@ -14,7 +14,9 @@ from rollspan import health, switch
 from rollspan.testing import OtlpReceiver, Recording, recording
 
 CLEAN = {
-    k: v for k, v in os.environ.items() if not k.startswith(("ROLLSPAN_", "OTEL_", "RANK", "WORLD_SIZE"))
+    k: v
+    for k, v in os.environ.items()
+    if not k.startswith(("ROLLSPAN_", "OTEL_", "RANK", "WORLD_SIZE")) or k == "ROLLSPAN_NATIVE"
 }
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from rollspan import autostart
+from rollspan import autostart, native
+
+from .needs import need
 
 ROOT = Path(__file__).parents[1]
 CODE = (
@@ -25,18 +27,31 @@ CODE = (
 )
 
 
-def pip(*arguments: str) -> None:
-    """This environment's pip, offline, building with what is installed here."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def pip(*arguments: str, fails: bool = False, **environ: str) -> str:
+    """This environment's pip, offline, building with what is installed here; gives what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environ,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def make_wheel(folder: Path, *, fails: bool = False, **environ: str) -> str:
+    """Build a wheel of this checkout into `folder`; gives what was printed."""
+    options = ("--no-deps", "--no-index", "--no-build-isolation", "-w", str(folder))
+    return pip("wheel", *options, str(ROOT), fails=fails, **environ)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "-q", "-w", str(folder), str(ROOT))
+    make_wheel(folder)
     (built,) = folder.glob("rollspan-*.whl")
     return built
 
@@ -92,6 +107,23 @@ def test_the_wheel_holds_what_start_up_needs(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", "docs/", "packaging/", "src/"))]
     assert "[opentelemetry_instrumentor]\nrollspan = rollspan.instrumentor:RolloutInstrumentor" in entries
     assert "[console_scripts]\nrollspan = rollspan.cli.main:main" in entries
+
+
+def test_a_wheel_says_for_which_python_its_parts_in_c_are(wheel: Path) -> None:
+    """Where they are built the wheel is for this Python and machine alone."""
+    need(native.is_built(), "the parts in C were not built: there is no C compiler")
+    with zipfile.ZipFile(wheel) as archive:
+        built = [name for name in archive.namelist() if name.startswith("rollspan/_native.")]
+    assert [name.endswith(sysconfig.get_config_var("EXT_SUFFIX")) for name in built] == [True]
+    assert "-none-any" not in wheel.name
+
+
+def test_without_a_compiler_a_wheel_is_pure_python(tmp_path: Path) -> None:
+    """And a build that must have the parts in C says why it has not."""
+    make_wheel(tmp_path, CC="/bin/false")
+    (built,) = tmp_path.glob("rollspan-*.whl")
+    assert built.name.endswith("-py3-none-any.whl")
+    assert "/bin/false" in make_wheel(tmp_path, CC="/bin/false", ROLLSPAN_BUILD_NATIVE="1", fails=True)
 
 
 def test_the_wheel_carries_its_version_and_licence(wheel: Path) -> None:

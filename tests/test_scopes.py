@@ -50,6 +50,18 @@ def test_a_span_has_all_that_opentelemetry_asks_of_one() -> None:
             assert ours.bind(*inspect.signature(method).parameters), name
 
 
+def test_a_phase_that_is_entered_twice_is_left_twice(rec: Recording) -> None:
+    """Also where its attributes are known only from when it was entered first."""
+    with rollspan.session() as s:
+        again = rollspan.phase("again", never_met_before=1)
+        with again, again:
+            pass
+        assert rollspan.current_span() is s
+    (trace,) = rec.traces()
+    assert tree(trace.spans) == {"rollout": {"again": {"again": {}}}}
+    assert not any("rollout.late" in span.attributes for span in trace.spans)
+
+
 def test_phases_nest_below_the_innermost_open_one(rec: Recording) -> None:
     """A phase is a child of the innermost open phase; an ended one is skipped."""
     with rollspan.session(), rollspan.phase("execution"):

@@ -38,6 +38,7 @@ class Entry(NamedTuple):
 ENTRIES = (
     Entry("rollspan-file", "file alone", lines=1),
     Entry("rollspan-otlp", "file + OTLP traces, records", lines=1, spans=SPANS, records=1),
+    Entry("rollspan-python", "as otlp, without parts in C", lines=1, spans=SPANS, records=1),
     Entry("sdk-otlp", "OTLP traces, no record", lines=0, spans=SPANS),
     Entry("areal", "file, no attributes", lines=1),
 )
@@ -57,4 +58,5 @@ def make(name: str, folder: Path, endpoint: str) -> Contender:
         return SdkTracer(endpoint)
     from .rollspan_tracer import RollspanTracer  # noqa: PLC0415
 
-    return RollspanTracer(folder, {"rollspan-file": None, "rollspan-otlp": endpoint}[name])
+    ends = {"rollspan-file": None, "rollspan-otlp": endpoint, "rollspan-python": endpoint}
+    return RollspanTracer(folder, ends[name], native=name != "rollspan-python")

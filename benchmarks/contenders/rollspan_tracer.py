@@ -7,14 +7,15 @@ from pathlib import Path
 
 import rollspan
 from benchmarks.workload import FINISH_REASON, MODEL, PROVIDER, WORKFLOW, Rollout
+from rollspan.native import is_built
 
 
 class RollspanTracer:
     """The file of records, and with an endpoint traces and records over OTLP/HTTP too."""
 
-    def __init__(self, folder: Path, endpoint: str | None) -> None:
+    def __init__(self, folder: Path, endpoint: str | None, *, native: bool) -> None:
         # Metrics are left out: nobody else here makes any.
-        rollspan.configure(dir=folder, endpoint=endpoint, metrics_exporters=())
+        rollspan.configure(dir=folder, endpoint=endpoint, metrics_exporters=(), native=native)
 
     def session(self, rollout: Rollout) -> None:
         """Ten attributes of the root: the three given here, and the ids, number, status and so on it sets itself."""
@@ -37,4 +38,5 @@ class RollspanTracer:
             raise RuntimeError("rollspan did not deliver everything within a minute")
 
     def versions(self) -> dict[str, str]:
-        return {"rollspan": rollspan.__version__, "orjson": version("orjson")}
+        parts = "with its parts in C" if is_built() else "without parts in C"
+        return {"rollspan": f"{rollspan.__version__} {parts}", "orjson": version("orjson")}

@@ -37,6 +37,7 @@ class Settings:
     file_mode: int = 0o600
     file_max_bytes: int = 0
     spans: str = "auto"
+    native: bool = True
     capture_content: bool = False
     attribute_max_bytes: int = 16384
     rank: int = 0
@@ -86,6 +87,7 @@ VARIABLES: Final[dict[str, Variable]] = {
     "spans": Variable(
         values.choice("auto", "light", "sdk"), ("ROLLSPAN_SPANS",), "rollspan's own spans or the SDK's"
     ),
+    "native": Variable(values.boolean, ("ROLLSPAN_NATIVE",), "whether the parts in C are used, where built"),
     "capture_content": Variable(
         values.boolean, ("ROLLSPAN_CAPTURE_CONTENT",), "record prompts, completions and tool arguments"
     ),

@@ -23,10 +23,10 @@ _STEP_KEY = "rollspan-step"
 
 
 # Where the API still keeps its context in a variable of this name, that is asked directly: every phase does so often.
-_variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
 get_current, set_current, reset = (
-    (_variable.get, _variable.set, _variable.reset)
-    if isinstance(_variable, ContextVar)
+    (variable.get, variable.set, variable.reset)
+    if isinstance(variable, ContextVar)
     else (otel_context.get_current, otel_context.attach, otel_context.detach)
 )
 

@@ -59,6 +59,7 @@ class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
                 or parent.row[END] is not None
                 or not parent.owner.bare
                 or (given and not are_plain(kinds, given))
+                or self._entered is not None  # now, or before
                 or self.owner is not None
             ):
                 return Scope.__enter__(self)

@@ -61,13 +61,14 @@ def _start(resolved: config.Resolved) -> None:
 def _made(settings: config.Settings) -> Runtime:
     # These load OpenTelemetry, and much else: all that sessions will need, while no fork can come in between.
     global Session, context
-    from . import carriers, lifecycle, processor, steps  # noqa: F401, PLC0415
+    from . import carriers, lifecycle, native, processor, steps  # noqa: F401, PLC0415
     from . import context as loaded  # noqa: PLC0415
     from .runtime import Runtime  # noqa: PLC0415
     from .sessions import Session as Loaded  # noqa: PLC0415
 
     context, Session = loaded, Loaded
 
+    native.use(settings.native)
     lifecycle.register(
         before_exit=wait_until_built, at_exit=lambda: shutdown(None), after_fork=_renew_after_fork
     )

@@ -17,7 +17,7 @@ from rollspan.testing import OtlpReceiver
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS, SESSIONS = 2, 20
-WITHOUT_AREAL = ("rollspan-file", "rollspan-otlp", "sdk-otlp")
+WITHOUT_AREAL = ("rollspan-file", "rollspan-otlp", "rollspan-python", "sdk-otlp")
 PARENTS = {"rollout": None, "execution": "rollout", "generate": "execution", "reward": "execution"}
 
 

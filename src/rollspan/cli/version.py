@@ -27,7 +27,15 @@ PACKAGES: Final = (
 
 def versions() -> dict[str, str | None]:
     """Versions by name, rollspan's and Python's first; None where a package is not installed."""
-    found: dict[str, str | None] = {"rollspan": __version__, "python": platform.python_version()}
+    from rollspan import native  # noqa: PLC0415 - loads OpenTelemetry, which other commands need not
+
+    found: dict[str, str | None] = {
+        "rollspan": __version__,
+        "parts in C": "built"
+        if native.is_built()
+        else "not built: Python does the same, at a higher price",
+        "python": platform.python_version(),
+    }
     for package in PACKAGES:
         try:
             found[package] = version(package)
