@@ -123,6 +123,12 @@ PROTECTIONS = (
     ),
     Protection(
         "tests/faults/test_sharing.py::test_forks_in_the_middle_of_everything",
+        "switch.py",
+        "    ids.forget()\n",
+        "    pass\n",
+    ),
+    Protection(
+        "tests/faults/test_sharing.py::test_a_fork_while_another_thread_loads",
         "loading.py",
         'if hasattr(os, "register_at_fork"):',
         "if False:",

@@ -121,6 +121,48 @@ def test_forks_in_the_middle_of_everything(run_program: Run, tmp_path: Path) -> 
     assert nothing_left(tmp_path / "data")
 
 
+# Argument: the module in whose loading the fork comes.
+FORK_WHILE_LOADING = """
+import os, signal, sys, threading
+
+loads, forked = threading.Event(), threading.Event()
+class Slow:
+    def find_spec(name, path=None, target=None):
+        if name == sys.argv[1]:
+            loads.set()
+            forked.wait(0.5)  # a fork that waits for us does not come before we go on
+
+sys.meta_path.insert(0, Slow)
+import rollspan
+
+def life(task):
+    with rollspan.session(task_id=task), rollspan.phase("generate"):
+        pass
+
+thread = threading.Thread(target=life, args=("parent",))
+thread.start()
+assert loads.wait(60)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)  # the end of a child that is stuck
+    life("child")
+    sys.exit(0)
+forked.set()
+code = os.waitpid(pid, 0)[1]
+thread.join()
+print(code)
+"""
+
+
+@pytest.mark.parametrize("module", ["rollspan.api", "rollspan.runtime", "rollspan.exporters.metrics"])
+def test_a_fork_while_another_thread_loads(run_program: Run, tmp_path: Path, module: str) -> None:
+    """A fork waits for what the first call, or the worker, is loading: its child finds no lock taken for good."""
+    done = run_program(FORK_WHILE_LOADING, module, env={"PYTHONWARNINGS": "ignore"})
+    assert done.stdout == "0\n", done.stderr
+    assert sorted(record["task_id"] for record in in_file(tmp_path / "data")) == ["child", "parent"]
+    assert nothing_left(tmp_path / "data")
+
+
 SIGNALS = """
 import itertools, os, signal, threading, time
 import rollspan
