@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,12 +25,24 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 BINARIES = Path(os.environ.get("BACKENDS_DIR") or _CACHE / "rollspan" / "backends")
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that on Linux no one else is given until these tests have ended.
+
+    A program that is killed finds it free when it starts again. Servers set SO_REUSEADDR: so they may listen beside a
+    socket that has the port, has set that too, and does not listen.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
+    if sys.platform == "linux":
+        _held.append(holder)
+    else:
+        holder.close()  # there it would be in the server's way
+    return port
 
 
 def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60.0) -> None:

@@ -23,5 +23,5 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listens on just now."""
+    """A port that nobody listens on."""
     return services.free_port()
