@@ -244,9 +244,15 @@ PROTECTIONS = (
         "            pass\n",
     ),
     Protection(
-        "tests/backends/test_outages.py::test_a_collector_killed_and_restarted_in_the_middle",
+        "tests/backends/test_outages.py::test_a_collector_killed_and_restarted_in_the_middle[http/protobuf]",
         "exporters/transport.py",
         "return Retry(_said(got.error, parts.url))",
+        "return Delivered()",
+    ),
+    Protection(
+        "tests/backends/test_outages.py::test_a_collector_killed_and_restarted_in_the_middle[grpc]",
+        "exporters/answers.py",
+        "return Retry(said, _retry_delay(trailers))",
         "return Delivered()",
     ),
     Protection(
