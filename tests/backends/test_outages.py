@@ -21,7 +21,8 @@ PROGRAM = """
 import sys, rollspan
 n = 0
 for line in sys.stdin:
-    for _ in range(int(line)):
+    sessions, seconds = map(int, line.split())
+    for _ in range(sessions):
         s = rollspan.start_session(task_id=n, group_id=str(n // 4))
         s.mark_enqueued()
         with s.execution(), rollspan.phase("generate", model="m", input_tokens=3, output_tokens=5):
@@ -29,6 +30,8 @@ for line in sys.stdin:
         s.mark_accepted(reward=0.5)
         s.mark_consumed()
         n += 1
+    if seconds:
+        rollspan.flush(seconds)
     print(n, flush=True)
 """
 
@@ -62,11 +65,11 @@ class Job:
             )
         return self
 
-    def run(self, sessions: int) -> None:
-        """Run so many more sessions."""
+    def run(self, sessions: int, flush: int = 0) -> None:
+        """Run so many more sessions, and try for so many seconds to send all of them."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{sessions}\n")
+        self._process.stdin.write(f"{sessions} {flush}\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline()
 
@@ -117,7 +120,7 @@ def test_a_collector_killed_and_restarted_in_the_middle(
             wait_until(lambda: bool(own_collector.spans()), "the Collector to be in the middle of it")
             job.run(400)
             own_collector.kill()
-            job.run(200)
+            job.run(200, flush=1)  # some are tried while it is away
             own_collector.start()
     job.recover()
     assert_complete(job, jaeger, own_collector, 3000)
