@@ -35,7 +35,13 @@ def fails_without(protection: Protection, scratch: Path) -> bool:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", protection.test]
     # The parts in C go by no line that is taken out here.
     only_python = {"ROLLSPAN_NATIVE": "0"}
-    environment = {**os.environ, **only_python, "PYTHONPATH": str(scratch), "OMP_NUM_THREADS": "1", "REQUIRE_ALL": "1"}
+    environment = {
+        **os.environ,
+        **only_python,
+        "PYTHONPATH": str(scratch),
+        "OMP_NUM_THREADS": "1",
+        "REQUIRE_ALL": "1",
+    }
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,

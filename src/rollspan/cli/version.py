@@ -31,9 +31,7 @@ def versions() -> dict[str, str | None]:
 
     found: dict[str, str | None] = {
         "rollspan": __version__,
-        "parts in C": "built"
-        if native.is_built()
-        else "not built: Python does the same, at a higher price",
+        "parts in C": "built" if native.is_built() else "not built: Python does the same, at a higher price",
         "python": platform.python_version(),
     }
     for package in PACKAGES:
