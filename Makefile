@@ -14,7 +14,7 @@ INSTALL = @quiet=; [ -t 1 ] || quiet=-q; $(BIN)/python -m pip install $$quiet $(
 .DEFAULT_GOAL := help
 # Real backends to test against, built once for all checkouts.
 export BACKENDS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollspan/backends
-.PHONY: help demo test check bench backends test-backends test-clusters clean
+.PHONY: help demo test check bench backends test-backends test-clusters test-areal clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make backends        build a real Collector and a real Jaeger (needs Go)"
 	@echo "make test-backends   run the tests that need those; none may be skipped"
 	@echo "make test-clusters   run the tests of torchrun, MPI, Ray and two hosts; likewise (needs Go, root, iproute2)"
+	@echo "make test-areal      run the tests of AReaL's own rollouts, against those too (needs Go; installs AReaL)"
 	@echo "make clean   remove .venv, caches and what a demo wrote here"
 
 demo: $(VENV)/.demo
@@ -51,6 +52,10 @@ test-backends: $(VENV)/.dev backends
 # Two hosts send to the real Collector too.
 test-clusters: $(VENV)/.clusters backends
 	OMP_NUM_THREADS=1 REQUIRE_ALL=1 $(BIN)/python -m pytest -q -rs tests/clusters $(TEST_ARGS)
+
+# AReaL itself without what it asks for: all of that would be several gigabytes more.
+test-areal: $(VENV)/.areal backends
+	OMP_NUM_THREADS=1 REQUIRE_ALL=1 $(BIN)/python -m pytest -q -rs tests/areal $(TEST_ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build rollspan-data rollspan-demo
@@ -79,12 +84,19 @@ $(VENV)/.clusters: $(VENV)/.created $(BUILT_FROM)
 	$(INSTALL) -e '.[demo,dev,clusters]'
 	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
+$(VENV)/.areal: $(VENV)/.created $(BUILT_FROM) tests/areal/requirements.txt
+	@echo "$$DOWNLOADS"
+	$(INSTALL) -e '.[demo,dev,areal]'
+	$(INSTALL) --no-deps --require-hashes -r tests/areal/requirements.txt
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
+
 define DOWNLOADS
 Setting up $(VENV) in this folder; nothing outside it is changed. To be downloaded, unless pip has it cached:
   rollspan's own needs and the tools   about 50 MB
   torch, for the demo                  about 3 GB on Linux, with the CUDA libraries it brings (6 GB on disk);
                                        about 200 MB elsewhere, or as its CPU build
   Ray and Open MPI, for test-clusters  about 110 MB (400 MB on disk)
+  AReaL and its needs, for test-areal  about 300 MB (1 GB on disk)
 A CPU build of torch: make PIP_ARGS='--extra-index-url URL' with the CPU index that torch's site names.
 This happens once, and again when pyproject.toml changes.
 endef

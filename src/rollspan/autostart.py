@@ -28,7 +28,12 @@ def start() -> None:
     global resolved  # noqa: PLW0603 - told to `rollspan doctor`
     try:
         environ = os.environ
-        if environ.get("ROLLSPAN_ENABLED", "").strip().lower() in _OFF or _is_child(environ):
+        if environ.get("ROLLSPAN_ENABLED", "").strip().lower() in _OFF:
+            return
+        from . import instrumentation  # noqa: PLC0415 - start-up loads what it needs and no more
+
+        instrumentation.arm()
+        if _is_child(environ):
             return
         from . import config  # noqa: PLC0415 - start-up loads what it needs and no more
 

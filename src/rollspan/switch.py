@@ -61,7 +61,7 @@ def _start(resolved: config.Resolved) -> None:
 def _made(settings: config.Settings) -> Runtime:
     # These load OpenTelemetry, and much else: all that sessions will need, while no fork can come in between.
     global Session, context
-    from . import carriers, lifecycle, native, processor, steps  # noqa: F401, PLC0415
+    from . import carriers, instrumentation, lifecycle, native, processor, steps  # noqa: F401, PLC0415
     from . import context as loaded  # noqa: PLC0415
     from .runtime import Runtime  # noqa: PLC0415
     from .sessions import Session as Loaded  # noqa: PLC0415
@@ -69,6 +69,7 @@ def _made(settings: config.Settings) -> Runtime:
     context, Session = loaded, Loaded
 
     native.use(settings.native)
+    instrumentation.arm()
     lifecycle.register(
         before_exit=wait_until_built, at_exit=lambda: shutdown(None), after_fork=_renew_after_fork
     )

@@ -109,7 +109,7 @@ class Engine:
             prompt=prompt,
             max_new_tokens=limit,
             temperature=float(temperature),
-            stop=frozenset(params.get("stop_token_ids") or ()),
+            stop=frozenset() if params.get("ignore_eos") else frozenset(params.get("stop_token_ids") or ()),
             weight_version=self.weight_version,
             done=asyncio.get_running_loop().create_future(),
         )

@@ -15,10 +15,12 @@ import json
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from typing import Any
 
 import torch
+from opentelemetry import propagate, trace
 
 from rollspan.demo.config import DemoConfig
 from rollspan.demo.engine import BadRequestError, Engine
@@ -72,12 +74,24 @@ class Server:
         self.engine.update_weights(data, version, abort_all=bool(body.get("abort_all_requests", False)))
         return {"success": True, "message": f"weight version {version} is in use"}
 
+    @staticmethod
+    def _span(method: str, path: str, headers: dict[str, str]) -> AbstractContextManager[Any]:
+        """The server's own part of its caller's trace, exported where an SDK is set up: `opentelemetry-instrument`."""
+        return trace.get_tracer("rollspan.demo").start_as_current_span(
+            f"{method} {path}",
+            context=propagate.extract(headers),
+            kind=trace.SpanKind.SERVER,
+            attributes={"http.request.method": method, "url.path": path},
+        )
+
     async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection, one after the other, until the client leaves."""
         gone = (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError)
         with contextlib.suppress(*gone, asyncio.CancelledError):  # asyncio logs handlers that end cancelled
             while (request := await read_request(reader)) is not None:
-                status, reply = await self.answer(*request)
+                method, path, headers, body = request
+                with self._span(method, path, headers):
+                    status, reply = await self.answer(method, path, body)
                 payload = json.dumps(reply).encode()
                 head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
                 writer.write(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
@@ -85,21 +99,21 @@ class Server:
         writer.close()
 
 
-async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, Any]] | None:
-    """Method, path and JSON body of the next request; None when it is no HTTP request that we know."""
+async def read_request(
+    reader: asyncio.StreamReader,
+) -> tuple[str, str, dict[str, str], dict[str, Any]] | None:
+    """Method, path, headers and JSON body of the next request; None when it is no HTTP request that we know."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    line, *headers = head.split("\r\n")
-    length = 0
-    for header in headers:
-        name, _, value = header.partition(":")
-        if name.lower() == "content-length":
-            length = int(value)
+    line, *rest = head.split("\r\n")
+    parts = (header.partition(":") for header in rest)
+    headers = {name.lower(): value.strip() for name, _, value in parts}
     try:
         method, path, _ = line.split(" ")
+        length = int(headers.get("content-length", 0))
         body = json.loads(await reader.readexactly(length)) if length else {}
     except ValueError:
         return None
-    return (method, path, body) if isinstance(body, dict) else None
+    return (method, path, headers, body) if isinstance(body, dict) else None
 
 
 async def until_told_to_leave() -> None:

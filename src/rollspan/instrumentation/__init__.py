@@ -1,0 +1,42 @@
+"""Frameworks that are traced without a change of their code: each is met when it is imported, if ever."""
+
+from __future__ import annotations
+
+import os
+
+from . import imports
+
+TYPE_CHECKING = False  # this is loaded at every start of an interpreter in a job
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FRAMEWORKS = {"areal": "areal.infra.remote_inf_engine"}
+"""By name, which is also that of the module here: the framework's module that imports all that is to be wrapped."""
+
+_DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+
+
+def arm() -> None:
+    """Instrument what this process has imported or will, but for what OpenTelemetry's variable leaves out."""
+    left_out = {name.strip() for name in os.environ.get(_DISABLED, "").split(",")}
+    for name, module in FRAMEWORKS.items():
+        if not left_out & {"*", name, f"rollspan-{name}"}:
+            imports.after(module, _enabler(name))
+
+
+def _enabler(name: str) -> Callable[[], None]:
+    def enable() -> None:
+        from importlib import import_module  # noqa: PLC0415 - start-up loads what it needs and no more
+
+        from rollspan import health  # noqa: PLC0415
+
+        from .patches import DidNotEnable  # noqa: PLC0415
+
+        try:
+            import_module(f".{name}", __name__).enable()
+        except DidNotEnable as why:
+            health.warn_once(f"instrumentation.{name}", "rollspan: %s is not instrumented: %s", name, why)
+        except Exception:  # noqa: BLE001 - the framework goes on, untraced
+            health.internal_error(f"instrumentation.{name}")
+
+    return enable

@@ -1,0 +1,27 @@
+"""The door for `opentelemetry-instrument`; needs opentelemetry-instrumentation, which that command brings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+
+from rollspan.instrumentation import FRAMEWORKS, imports
+
+from . import VERSIONS, disable, enable
+
+
+class ArealInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """Traces AReaL where rollspan is on: now, if it has been imported, else once it is."""
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """The versions that are known."""
+        return tuple(f"areal == {version}" for version in VERSIONS)
+
+    def _instrument(self, **kwargs: Any) -> None:
+        imports.after(FRAMEWORKS["areal"], enable)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        imports.never_mind(FRAMEWORKS["areal"])
+        disable()

@@ -1,0 +1,300 @@
+"""An AReaL program, which knows nothing of rollspan: every way in which its rollouts come and go.
+
+    python program.py ADDRESS FACTS
+
+ADDRESS is that of a server that speaks SGLang's protocol. FACTS is a file for what the program saw itself: for each item,
+by its `query_id`, clock readings taken just inside and just outside of what rollspan measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+import torch
+from areal.api.cli_args import GenerationHyperparameters, InferenceEngineConfig
+from areal.api.reward_api import AsyncRewardWrapper
+from areal.api.workflow_api import RolloutWorkflow
+from areal.engine.sglang_remote import SGLangBackend
+from areal.infra.remote_inf_engine import RemoteInfEngine
+from areal.utils import perf_tracer
+from areal.utils.perf_tracer import Category
+from areal.workflow.multi_turn import MultiTurnWorkflow
+from areal.workflow.rlvr import RLVRWorkflow
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torchdata.stateful_dataloader import StatefulDataLoader
+from transformers import PreTrainedTokenizerFast
+
+facts: dict[str, Any] = defaultdict(lambda: defaultdict(list))
+_lock = threading.Lock()
+
+
+def stamp(query: str, what: str) -> None:
+    """Read the clock."""
+    with _lock:
+        facts[query][what].append(time.time())
+
+
+# Rewards run in forked processes.
+
+
+def right(
+    prompt: str, completion: str, prompt_ids: list[int], completion_ids: list[int], **data: Any
+) -> float:
+    time.sleep(0.003)
+    return 1.0
+
+
+def right_when_asked_again(
+    prompt: str, completion: str, prompt_ids: list[int], completion_ids: list[int], **data: Any
+) -> float:
+    return float(len(prompt_ids) > 6)
+
+
+def raises(
+    prompt: str, completion: str, prompt_ids: list[int], completion_ids: list[int], **data: Any
+) -> float:
+    raise LookupError("a reward that fails")
+
+
+def hangs(
+    prompt: str, completion: str, prompt_ids: list[int], completion_ids: list[int], **data: Any
+) -> float:
+    time.sleep(0.3)
+    return 1.0
+
+
+class Stamped(RLVRWorkflow):
+    """AReaL's own workflow, watched."""
+
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        query = data["query_id"]
+        stamp(query, "episode begins")
+        watched = _Watched(engine, query)
+        result = await super().arun_episode(watched, data)
+        stamp(query, "episode ends")
+        return result
+
+
+class _Watched:
+    def __init__(self, engine: Any, query: str) -> None:
+        self._engine, self._query = engine, query
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def agenerate(self, request: Any) -> Any:
+        stamp(self._query, "generate begins")
+        response = await self._engine.agenerate(request)
+        stamp(self._query, "generate ends")
+        facts[self._query]["tokens"].append((response.input_len, response.output_len))
+        facts[self._query]["versions"].append(response.output_versions)
+        return response
+
+
+class Raises(RolloutWorkflow):
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        raise ZeroDivisionError("a workflow that fails")
+
+
+class ReturnsNone(RolloutWorkflow):
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        return None
+
+
+class ReturnsNonsense(RolloutWorkflow):
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        return {"input_ids": torch.zeros(1, 2)}  # AReaL's check finds no attention_mask
+
+
+class Sleeps(RolloutWorkflow):
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        await asyncio.sleep(3600)
+
+
+class OneRaises(Stamped):
+    """The second sample of a group fails while the third is under way."""
+
+    seen = 0
+
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        OneRaises.seen += 1
+        if OneRaises.seen == 2:
+            await asyncio.sleep(0.2)
+            raise ArithmeticError("one of a group")
+        if OneRaises.seen == 3:
+            await asyncio.sleep(0.6)
+        return await super().arun_episode(engine, data)
+
+
+class OneIsNone(Stamped):
+    seen = 0
+
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        OneIsNone.seen += 1
+        return None if OneIsNone.seen == 1 else await super().arun_episode(engine, data)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Of the tiny policy's tokens: digits, `=`, a call for help, the end."""
+    words = {str(digit): digit for digit in range(10)} | {"=": 10, "?": 11, "<end>": 12, "<pad>": 13}
+    raw = Tokenizer(models.WordLevel(words, unk_token="?"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="?", pad_token="<pad>", eos_token="<end>", bos_token="="
+    )
+    made.chat_template = (
+        "{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}={% endif %}"
+    )
+    return made
+
+
+def item(query: str) -> dict[str, Any]:
+    return {"query_id": query, "messages": [{"role": "user", "content": "3 1 2"}]}
+
+
+def engine_at(address: str, **settings: Any) -> RemoteInfEngine:
+    config = InferenceEngineConfig(
+        **{
+            "experiment_name": "test",
+            "trial_name": "t",
+            "backend": "sglang:d1",
+            "max_concurrent_rollouts": 4,
+            "consumer_batch_size": 4,
+            "max_head_offpolicyness": 1000,
+            "request_retries": 1,
+            "request_timeout": 20,
+            "setup_timeout": 20,
+            "check_trajectory_format": True,
+            **settings,
+        }
+    )
+    engine = RemoteInfEngine(config, SGLangBackend())
+    engine.initialize(engine_id="0", addr=[address], train_data_parallel_size=1)
+    return engine
+
+
+def submit(engine: RemoteInfEngine, query: str, workflow: RolloutWorkflow, **how: Any) -> int:
+    stamp(query, "before submit")
+    task_id = engine.submit(item(query), workflow, **how)
+    stamp(query, "after submit")
+    return task_id
+
+
+def wait(engine: RemoteInfEngine, *queries: str) -> list[Any]:
+    for query in queries:
+        stamp(query, "before wait")
+    found = engine.wait(count=len(queries), timeout=60)
+    for query in queries:
+        stamp(query, "after wait")
+    return found
+
+
+def main(address: str, path: Path) -> None:
+    words = tokenizer()
+    few = GenerationHyperparameters(max_new_tokens=4, max_tokens=64)
+    rlvr = Stamped(right, few, words)
+    engine = engine_at(address)
+
+    def refuses(trajectory: dict[str, Any]) -> bool:
+        return False
+
+    def cannot_tell(trajectory: dict[str, Any]) -> bool:
+        raise OSError("a filter that fails")
+
+    # One at a time, so that each reading of the clock is about one rollout.
+    for number in range(3):
+        submit(engine, f"plain-{number}", rlvr)
+        time.sleep(0.05)
+        wait(engine, f"plain-{number}")
+    cases: dict[str, tuple[RolloutWorkflow, Callable[[dict[str, Any]], bool] | None]] = {
+        "refused": (rlvr, refuses),
+        "filter-raises": (rlvr, cannot_tell),
+        "raises": (Raises(), None),
+        "none": (ReturnsNone(), None),
+        "nonsense": (ReturnsNonsense(), None),
+        "reward-raises": (Stamped(raises, few, words), None),
+    }
+    for query, (workflow, accepts) in cases.items():
+        submit(engine, query, workflow, should_accept_fn=accepts)
+    facts["results"]["cases"] = [result is not None for result in wait(engine, *cases)]
+    slow = Stamped(hangs, few, words)
+    slow.async_reward_fn = AsyncRewardWrapper(hangs, timeout_seconds=0.1, max_retries=1)
+    submit(engine, "reward-hangs", slow)
+    wait(engine, "reward-hangs")
+    multi = MultiTurnWorkflow(right_when_asked_again, few, words, max_turns=3, turn_discount=0.5)
+    submit(engine, "multi-turn", multi)
+    wait(engine, "multi-turn")
+
+    # An id of the caller's own; another engine, whose ids are the same again.
+    task = submit(engine, "own-id", rlvr, task_id=12345)
+    engine.wait_for_task(task, timeout=60)
+    evaluation = engine_at(address)
+    for query, where in (("train", engine), ("eval", evaluation)):
+        submit(where, query, rlvr, task_id=77, is_eval=where is evaluation)
+    wait(evaluation, "eval")
+    wait(engine, "train")
+
+    # Groups.
+    facts["results"]["groups"] = [
+        result["input_ids"].shape[0]
+        for result in engine.rollout_batch(
+            [item(f"group-{number}") for number in range(3)], rlvr, group_size=2
+        )
+    ]
+    for query, workflow in (
+        ("one-raises", OneRaises(right, few, words)),
+        ("one-none", OneIsNone(right, few, words)),
+    ):
+        submit(engine, query, workflow, group_size=3)
+        wait(engine, query)
+
+    # New weights while tokens are being generated: the server gives back what it has, and AReaL goes on from there.
+    many = Stamped(
+        right, GenerationHyperparameters(max_new_tokens=4000, max_tokens=8000, ignore_eos=True), words
+    )
+    submit(engine, "aborted", many)
+    while not facts["aborted"]["generate begins"]:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    engine.pause()
+    requests.post(f"http://{address}/abort_request", json={"abort_all": True}, timeout=10).raise_for_status()
+    time.sleep(0.2)
+    engine.set_version(7)
+    engine.resume()
+    wait(engine, "aborted")
+
+    # As a trainer does it, with what one batch leaves to the next.
+    loader = StatefulDataLoader([item(f"step-{n}") for n in range(40)], batch_size=4, collate_fn=list)
+    turn = iter(range(10**6))
+    for step, version in enumerate((8, 9)):
+        with perf_tracer.trace_scope("train.rollout", category=Category.COMPUTE, args={"global_step": step}):
+            found = engine.prepare_batch(loader, rlvr, should_accept_fn=lambda result: next(turn) % 4 != 3)
+        facts["results"]["batches"].append(len(found))
+        with perf_tracer.trace_scope("train.update_weights", category="comm", args={"global_step": step}):
+            engine.pause()
+            engine.set_version(version)
+            engine.resume()
+        perf_tracer.instant("train.done", args={"global_step": step})
+        perf_tracer.save(step=step)
+
+    # The end, with work under way and more in the queue.
+    evaluation.destroy()
+    for number in range(6):
+        submit(engine, f"cut-off-{number}", Sleeps())
+    time.sleep(0.3)
+    facts["results"]["stats"] = [vars(engine.workflow_executor.staleness_manager.get_stats())]
+    engine.destroy()
+    path.write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
