@@ -39,6 +39,13 @@ class Run(NamedTuple):
             found[record["task_id"]].append(record)
         return found
 
+    def areals_own(self, query: str) -> list[dict[str, Any]]:
+        """What AReaL's own session tracer wrote of a task."""
+        (path,) = self.directory.with_name("areal").rglob("sessions-r0.jsonl")
+        (task_id,) = self.facts[query]["task id"]
+        found = map(json.loads, path.read_text().splitlines())
+        return [record for record in found if record["task_id"] == task_id]
+
     def record(self, query: str) -> dict[str, Any]:
         """The one record of an item."""
         (only,) = self.records()[query]
@@ -83,12 +90,11 @@ def server(installed: None, collector: Collector) -> Iterator[tuple[str, str]]: 
     process.stdout.close()
 
 
-def run_program(folder: Path, address: str, **environ: str) -> Run:
+def run_program(folder: Path, address: str, *arguments: str, **environ: str) -> Run:
     """Run the program, which must end well."""
-    folder.mkdir(parents=True, exist_ok=True)
     service = f"areal-{uuid.uuid4().hex[:8]}"
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), address, str(folder / "facts.json")],
+        [sys.executable, str(PROGRAM), address, str(folder / "facts.json"), *arguments],
         env={
             **CLEAN,
             "OMP_NUM_THREADS": "1",
@@ -113,10 +119,12 @@ def traced(
     jaeger: Jaeger,  # noqa: F811
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
-    """The program with ROLLSPAN_ENABLED=1 and an endpoint, and nothing else."""
+    """The program with ROLLSPAN_ENABLED=1 and an endpoint, and nothing else; its own tracer is on too."""
+    folder = tmp_path_factory.mktemp("traced")
     return run_program(
-        tmp_path_factory.mktemp("traced"),
+        folder,
         server[0],
+        str(folder / "areal"),
         ROLLSPAN_ENABLED="1",
         ROLLSPAN_JOURNAL_KEEP="1",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,

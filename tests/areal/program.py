@@ -1,9 +1,10 @@
 """An AReaL program, which knows nothing of rollspan: every way in which its rollouts come and go.
 
-    python program.py ADDRESS FACTS
+    python program.py ADDRESS FACTS [TRACES]
 
 ADDRESS is that of a server that speaks SGLang's protocol. FACTS is a file for what the program saw itself: for each item,
-by its `query_id`, clock readings taken just inside and just outside of what rollspan measures.
+by its `query_id`, clock readings taken just inside and just outside of what rollspan measures. With a folder TRACES
+AReaL's own tracer is turned on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from typing import Any
 
 import requests
 import torch
-from areal.api.cli_args import GenerationHyperparameters, InferenceEngineConfig
+from areal.api.cli_args import (
+    GenerationHyperparameters,
+    InferenceEngineConfig,
+    PerfTracerConfig,
+    SessionTracerConfig,
+)
 from areal.api.reward_api import AsyncRewardWrapper
 from areal.api.workflow_api import RolloutWorkflow
 from areal.engine.sglang_remote import SGLangBackend
@@ -115,9 +121,16 @@ class ReturnsNonsense(RolloutWorkflow):
         return {"input_ids": torch.zeros(1, 2)}  # AReaL's check finds no attention_mask
 
 
-class Sleeps(RolloutWorkflow):
-    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+class NeverAnswers:
+    """An engine that is asked in vain."""
+
+    async def agenerate(self, request: Any) -> Any:
         await asyncio.sleep(3600)
+
+
+class Sleeps(RLVRWorkflow):
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        return await super().arun_episode(NeverAnswers(), data)
 
 
 class OneRaises(Stamped):
@@ -186,6 +199,7 @@ def submit(engine: RemoteInfEngine, query: str, workflow: RolloutWorkflow, **how
     stamp(query, "before submit")
     task_id = engine.submit(item(query), workflow, **how)
     stamp(query, "after submit")
+    facts[query]["task id"].append(task_id)
     return task_id
 
 
@@ -196,6 +210,19 @@ def wait(engine: RemoteInfEngine, *queries: str) -> list[Any]:
     for query in queries:
         stamp(query, "after wait")
     return found
+
+
+def turn_tracer_on(folder: str) -> None:
+    perf_tracer.configure(
+        PerfTracerConfig(
+            experiment_name="test",
+            trial_name="t",
+            fileroot=folder,
+            enabled=True,
+            session_tracer=SessionTracerConfig(enabled=True),
+        ),
+        rank=0,
+    )
 
 
 def main(address: str, path: Path) -> None:
@@ -289,12 +316,15 @@ def main(address: str, path: Path) -> None:
     # The end, with work under way and more in the queue.
     evaluation.destroy()
     for number in range(6):
-        submit(engine, f"cut-off-{number}", Sleeps())
+        submit(engine, f"cut-off-{number}", Sleeps(right, few, words))
     time.sleep(0.3)
     facts["results"]["stats"] = [vars(engine.workflow_executor.staleness_manager.get_stats())]
     engine.destroy()
+    perf_tracer.save(force=True)
     path.write_text(json.dumps(facts))
 
 
 if __name__ == "__main__":
+    for given in sys.argv[3:]:
+        turn_tracer_on(given)
     main(sys.argv[1], Path(sys.argv[2]))
