@@ -51,7 +51,10 @@ def test_it_keeps_no_exception(traced: Run) -> None:
 
 def test_one_failure_is_charged_to_the_others_of_its_group(traced: Run) -> None:
     """The sample that was done is failed, the one that runs on is pending for ever, the one that failed is not there."""
-    assert Counter(record["status"] for record in traced.areals_own("one-raises")) == {"failed": 1, "pending": 1}
+    assert Counter(record["status"] for record in traced.areals_own("one-raises")) == {
+        "failed": 1,
+        "pending": 1,
+    }
     assert Counter(r["status"] for r in traced.records()["one-raises"]) == {"failed": 1, "dropped": 2}
 
 
