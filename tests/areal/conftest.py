@@ -132,6 +132,12 @@ def traced(
 
 
 @pytest.fixture(scope="module")
+def traced_alone(server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same without AReaL's own tracer, and without an endpoint."""
+    return run_program(tmp_path_factory.mktemp("alone"), server[0], ROLLSPAN_ENABLED="1")
+
+
+@pytest.fixture(scope="module")
 def plain(server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The program without rollspan."""
     return run_program(tmp_path_factory.mktemp("plain"), server[0])

@@ -32,7 +32,7 @@ from areal.api.workflow_api import RolloutWorkflow
 from areal.engine.sglang_remote import SGLangBackend
 from areal.infra.remote_inf_engine import RemoteInfEngine
 from areal.utils import perf_tracer
-from areal.utils.perf_tracer import Category
+from areal.utils.perf_tracer import Category, atrace_session_phase, trace_session
 from areal.workflow.multi_turn import MultiTurnWorkflow
 from areal.workflow.rlvr import RLVRWorkflow
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -119,6 +119,29 @@ class ReturnsNone(RolloutWorkflow):
 class ReturnsNonsense(RolloutWorkflow):
     async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
         return {"input_ids": torch.zeros(1, 2)}  # AReaL's check finds no attention_mask
+
+
+class WithEvents(RLVRWorkflow):
+    """Tells AReaL's session tracer what it does; one part of it has an engine of its own."""
+
+    @perf_tracer.session_context()
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        with perf_tracer.trace_session_phase("toolcall"):
+            await asyncio.sleep(0.005)
+        async with atrace_session_phase("generate"):
+            await asyncio.sleep(0.005)  # by an engine of its own
+        session = perf_tracer.get_session_id()
+        perf_tracer.trace_session_event("mark_toolcall_start", session_id=session)
+        await asyncio.sleep(0.005)
+        perf_tracer.trace_session_event("mark_toolcall_end", session_id=session)
+        perf_tracer.trace_session_event("increment_counter", session_id=session, name="retries", value=2)
+        await self.think()
+        with perf_tracer.trace_scope("look up", category="io"):
+            return await super().arun_episode(engine, data)
+
+    @trace_session("think")
+    async def think(self) -> None:
+        await asyncio.sleep(0.005)
 
 
 class NeverAnswers:
@@ -257,6 +280,8 @@ def main(address: str, path: Path) -> None:
     slow.async_reward_fn = AsyncRewardWrapper(hangs, timeout_seconds=0.1, max_retries=1)
     submit(engine, "reward-hangs", slow)
     wait(engine, "reward-hangs")
+    submit(engine, "events", WithEvents(right, few, words))
+    wait(engine, "events")
     multi = MultiTurnWorkflow(right_when_asked_again, few, words, max_turns=3, turn_discount=0.5)
     submit(engine, "multi-turn", multi)
     wait(engine, "multi-turn")

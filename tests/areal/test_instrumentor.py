@@ -26,6 +26,7 @@ WRAPPED = [
     *("arequest_with_retry", "destroy", "submit_task_input", "trace_session_event", "wait_for_task"),
     "wait_results",
     *("atrace_scope", "instant", "save", "trace_scope"),
+    *("atrace_session_phase", "trace_session_event", "trace_session_phase"),
 ]
 
 
@@ -64,7 +65,7 @@ def test_uninstrument_puts_every_function_back() -> None:
 
 def test_the_variable_alone_instruments(tmp_path: object) -> None:
     """ROLLSPAN_ENABLED=1 before AReaL is imported; without it, or where OpenTelemetry's variable says so, nothing is."""
-    ask = "from rollspan.instrumentation import areal\nprint('wrapped', areal._enabled)\n"
+    ask = "from rollspan.instrumentation import areal\nprint('wrapped', bool(areal._done))\n"
     folder = {"ROLLSPAN_DIR": str(tmp_path)}
     assert "wrapped True" in run(ask, ROLLSPAN_ENABLED="1", **folder)
     assert "wrapped False" in run(ask, ROLLSPAN_ENABLED="", **folder)

@@ -36,7 +36,16 @@ def test_every_rollout_is_recorded_exactly_once(traced: Run) -> None:
     numbers = {query: len(records) for query, records in traced.records().items()}
     steps = {query: number for query, number in numbers.items() if query.startswith("step-")}
     ones = ["refused", "filter-raises", "raises", "none", "nonsense", "reward-raises", "reward-hangs"]
-    ones += ["multi-turn", "own-id", "train", "eval", "aborted", *PLAIN, *(f"cut-off-{n}" for n in range(6))]
+    ones += [
+        "events",
+        "multi-turn",
+        "own-id",
+        "train",
+        "eval",
+        "aborted",
+        *PLAIN,
+        *(f"cut-off-{n}" for n in range(6)),
+    ]
     expected = {
         **dict.fromkeys(ones, 1),
         **{f"group-{n}": 2 for n in range(3)},
@@ -121,6 +130,28 @@ def test_tokens_rewards_and_stats_are_areals_own(traced: Run) -> None:
     assert (record["input_tokens"], record["output_tokens"], record["reward"]) == (sent, received, 1.0)
     assert record["workflow"] == "Stamped"
     assert record["rollout_stats"] == {"accepted": 1, "enqueued": 0, "rejected": 0, "running": 0}
+
+
+@pytest.fixture(params=["its tracer on", "its tracer off"])
+def either(request: pytest.FixtureRequest) -> Run:
+    """A traced run of the program, with AReaL's own tracer on, and off."""
+    run: Run = request.getfixturevalue("traced" if request.param == "its tracer on" else "traced_alone")
+    return run
+
+
+def test_what_areals_tracer_is_told_is_in_the_session(either: Run) -> None:
+    """Phases, events, counters and scopes; a generation once, also where AReaL's own phase is around it."""
+    record = either.record("events")
+    assert len(phases(record, "toolcall")) == 2
+    assert (
+        len(phases(record, "think")) == len(phases(record, "look up")) == len(phases(record, "reward")) == 1
+    )
+    own, real = phases(record, "generate")
+    assert own[1] - own[0] >= 0.005
+    assert own[1] <= real[0]
+    assert record["counters"] == {"retries": 2}
+    assert len(phases(either.record("plain-0"), "generate")) == 1
+    assert len(phases(either.record("plain-0"), "reward")) == 1
 
 
 def test_an_aborted_generation_goes_on_as_the_same_turn(traced: Run) -> None:
@@ -211,7 +242,7 @@ def test_the_trainers_steps_are_traced_and_linked_to(traced: Run) -> None:
 def test_all_is_found_in_jaeger_down_to_the_servers_spans(traced: Run, jaeger: Jaeger) -> None:
     """Each session is one unbroken trace, and each span of the server for it hangs below a `generate` of it."""
     ours = [span for spans in kept(traced.directory).values() for span in spans]
-    generations = [(span.trace_id, span.span_id) for span in ours if span.name == "generate"]
+    generations = [(span.trace_id, span.span_id) for span in ours if "server.address" in span.attributes]
     number = len(ours) + len(generations)  # the server makes one for each
     shown: list[SpanData] = []
 

@@ -10,8 +10,8 @@ TYPE_CHECKING = False  # this is loaded at every start of an interpreter in a jo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FRAMEWORKS = {"areal": "areal.infra.remote_inf_engine"}
-"""By name, which is also that of the module here: the framework's module that imports all that is to be wrapped."""
+FRAMEWORKS = {"areal": ("areal.utils.perf_tracer", "areal.infra.remote_inf_engine")}
+"""By name, which is also that of the package here: the framework's modules after each of which something is wrapped."""
 
 _DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 
@@ -19,12 +19,13 @@ _DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 def arm() -> None:
     """Instrument what this process has imported or will, but for what OpenTelemetry's variable leaves out."""
     left_out = {name.strip() for name in os.environ.get(_DISABLED, "").split(",")}
-    for name, module in FRAMEWORKS.items():
+    for name, modules in FRAMEWORKS.items():
         if not left_out & {"*", name, f"rollspan-{name}"}:
-            imports.after(module, _enabler(name))
+            for module in modules:
+                imports.after(module, _enabler(name, module))
 
 
-def _enabler(name: str) -> Callable[[], None]:
+def _enabler(name: str, module: str) -> Callable[[], None]:
     def enable() -> None:
         from importlib import import_module  # noqa: PLC0415 - start-up loads what it needs and no more
 
@@ -33,7 +34,7 @@ def _enabler(name: str) -> Callable[[], None]:
         from .patches import DidNotEnable  # noqa: PLC0415
 
         try:
-            import_module(f".{name}", __name__).enable()
+            import_module(f".{name}", __name__).enable(module)
         except DidNotEnable as why:
             health.warn_once(f"instrumentation.{name}", "rollspan: %s is not instrumented: %s", name, why)
         except Exception:  # noqa: BLE001 - the framework goes on, untraced

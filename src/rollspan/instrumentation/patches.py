@@ -31,6 +31,11 @@ class Patches:
         self._before.append((owner, name, vars(owner).get(name, _ABSENT)))
         setattr(owner, name, wrapped)
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is wrapped. Copies that others have made of a wrapped function stay theirs."""
+        return bool(self._before)
+
     def undo(self) -> None:
         """Put everything back, the last one first."""
         while self._before:

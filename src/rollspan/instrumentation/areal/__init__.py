@@ -9,35 +9,39 @@ from typing import Final
 
 from rollspan.instrumentation.patches import DidNotEnable, Patches
 
-from . import generation, requests, rewards, scopes, submissions
+from . import generation, requests, rewards, scopes, session_events, submissions
 
 VERSIONS: Final = ("1.0.4",)
 """Those that were tested."""
 
 _patches = Patches()
-_enabled = False
+_done: set[str] = set()
 
 
-def enable() -> None:
-    """Wrap AReaL's functions, once. Raises DidNotEnable, and then nothing is wrapped."""
-    global _enabled  # noqa: PLW0603 - a module is there once
-    if _enabled:
-        return
-    _check_version()
-    try:
-        _wrap()
-    except BaseException:
-        _patches.undo()
-        raise
-    os.environ.setdefault("ROLLSPAN_SYSTEM", "areal")
-    _enabled = True
+def enable(*modules: str) -> None:
+    """Wrap what these modules of AReaL have, once; all of `PARTS` without any.
+
+    Raises DidNotEnable, and then nothing is wrapped, of the others either.
+    """
+    for module in modules or PARTS:
+        if module in _done:
+            continue
+        try:
+            _check_version()
+            PARTS[module]()
+        except BaseException as why:
+            disable()
+            if isinstance(why, ImportError | AttributeError):
+                raise DidNotEnable(f"areal is not as expected: {why}") from why
+            raise
+        _done.add(module)
+        os.environ.setdefault("ROLLSPAN_SYSTEM", "areal")
 
 
 def disable() -> None:
     """Put AReaL's own functions back."""
-    global _enabled  # noqa: PLW0603
     _patches.undo()
-    _enabled = False
+    _done.clear()
 
 
 def _check_version() -> None:
@@ -49,28 +53,26 @@ def _check_version() -> None:
         raise DidNotEnable(f"areal {found} is not known here; known are {', '.join(VERSIONS)}")
 
 
-def _wrap() -> None:
-    try:
-        executor, engine, reward, tracer = (
-            importlib.import_module(f"areal.{name}")
-            for name in (
-                "infra.workflow_executor",
-                "infra.remote_inf_engine",
-                "api.reward_api",
-                "utils.perf_tracer",
-            )
-        )
-        aiohttp = importlib.import_module("aiohttp")
-        submissions.wrap(
-            _patches,
-            executor,
-            executor.BatchTaskDispatcher,
-            executor.WorkflowExecutor,
-            engine.GroupedRolloutWorkflow,
-        )
-        generation.wrap(_patches, engine, engine.RemoteInfEngine)
-        rewards.wrap(_patches, reward.AsyncRewardWrapper)
-        requests.wrap(_patches, aiohttp.ClientSession)
-        scopes.wrap(_patches, tracer)
-    except (ImportError, AttributeError) as why:
-        raise DidNotEnable(f"areal is not as expected: {why}") from why
+def _wrap_tracer() -> None:
+    tracer = importlib.import_module("areal.utils.perf_tracer")
+    session_events.wrap(_patches, tracer)
+    scopes.wrap(_patches, tracer)
+
+
+def _wrap_rollouts() -> None:
+    executor = importlib.import_module("areal.infra.workflow_executor")
+    engine = importlib.import_module("areal.infra.remote_inf_engine")
+    submissions.wrap(
+        _patches,
+        executor,
+        executor.BatchTaskDispatcher,
+        executor.WorkflowExecutor,
+        engine.GroupedRolloutWorkflow,
+    )
+    generation.wrap(_patches, engine, engine.RemoteInfEngine)
+    rewards.wrap(_patches, importlib.import_module("areal.api.reward_api").AsyncRewardWrapper)
+    requests.wrap(_patches, importlib.import_module("aiohttp").ClientSession)
+
+
+PARTS: Final = {"areal.utils.perf_tracer": _wrap_tracer, "areal.infra.remote_inf_engine": _wrap_rollouts}
+"""By the module after which it can be done. The tracer's functions first: others copy them."""

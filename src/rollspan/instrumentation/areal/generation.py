@@ -12,6 +12,8 @@ from rollspan import clock, context, health, semconv, switch
 from rollspan.instrumentation.patches import Patches
 from rollspan.span import RolloutSpan
 
+from . import session_events
+
 _PROVIDERS = {"SGLangBackend": "sglang", "VLLMBackend": "vllm"}
 _PROMPTS = ("input_ids", "prompt")
 """Where a request's payload has its tokens."""
@@ -44,6 +46,7 @@ class _Generation:
                 span = parent.owner.start_phase(semconv.GENERATE, self._said(address, resumed), parent)
             if span is not None:
                 token = context.attach(span)
+                session_events.made(semconv.GENERATE)
         except Exception:  # noqa: BLE001
             health.internal_error("areal.generate")
         error: BaseException | None = None

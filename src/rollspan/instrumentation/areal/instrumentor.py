@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from rollspan.instrumentation import FRAMEWORKS, imports
+from rollspan.instrumentation import imports
 
-from . import VERSIONS, disable, enable
+from . import PARTS, VERSIONS, disable, enable
 
 
 class ArealInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -20,8 +21,10 @@ class ArealInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return tuple(f"areal == {version}" for version in VERSIONS)
 
     def _instrument(self, **kwargs: Any) -> None:
-        imports.after(FRAMEWORKS["areal"], enable)
+        for module in PARTS:
+            imports.after(module, partial(enable, module))
 
     def _uninstrument(self, **kwargs: Any) -> None:
-        imports.never_mind(FRAMEWORKS["areal"])
+        for module in PARTS:
+            imports.never_mind(module)
         disable()

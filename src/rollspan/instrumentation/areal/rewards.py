@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import rollspan
-from rollspan import context, switch
+from rollspan import context, semconv, switch
 from rollspan.instrumentation.patches import Patches
+
+from . import session_events
 
 
 def wrap(patches: Patches, wrapper: type) -> None:
@@ -17,7 +19,8 @@ def wrap(patches: Patches, wrapper: type) -> None:
         async def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
             if switch.runtime() is None or context.current() is None:
                 return await inside(self, *args, **kwargs)
-            with rollspan.phase("reward"):
+            session_events.made(semconv.REWARD)
+            with rollspan.phase(semconv.REWARD):
                 score = await inside(self, *args, **kwargs)
                 rollspan.record_reward(score, getattr(self.reward_fn, "__name__", None))
                 return score

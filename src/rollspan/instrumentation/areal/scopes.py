@@ -15,8 +15,8 @@ import rollspan
 from rollspan import context, health, switch
 from rollspan.attributes import fit_name
 from rollspan.instrumentation.patches import Patches
-from rollspan.scope import Scope
-from rollspan.span import RolloutSpan
+
+from .timed import Both, Timed
 
 _STEP: Final = "global_step"
 _CATEGORY: Final = "areal.category"
@@ -55,56 +55,6 @@ class _TrainerStep:
 _step = _TrainerStep()
 
 
-class _Timed(Scope):
-    """A span below `above`, of a session or a step."""
-
-    __slots__ = ("_above", "_entered", "_name", "_said")
-
-    def __init__(self, above: RolloutSpan, name: str, said: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._above = above
-        self._name = name
-        self._said = said
-
-    def _start(self) -> RolloutSpan | None:
-        return self._above.owner.start_phase(self._name, self._said, self._above)
-
-    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
-        if exc is not None:
-            span.fail(exc)
-        span.end()
-
-
-class _Both:
-    """One of AReaL's scopes in one of ours."""
-
-    __slots__ = ("_inside", "_ours")
-
-    def __init__(self, ours: Any, inside: Any) -> None:
-        self._ours = ours
-        self._inside = inside
-
-    def __enter__(self) -> Any:
-        self._ours.__enter__()
-        return self._inside.__enter__()
-
-    def __exit__(self, *left_by: Any) -> Any:
-        try:
-            return self._inside.__exit__(*left_by)
-        finally:
-            self._ours.__exit__(*left_by)
-
-    async def __aenter__(self) -> Any:
-        self._ours.__enter__()
-        return await self._inside.__aenter__()
-
-    async def __aexit__(self, *left_by: Any) -> Any:
-        try:
-            return await self._inside.__aexit__(*left_by)
-        finally:
-            self._ours.__exit__(*left_by)
-
-
 def _ours(name: str, category: Any, args: Any) -> Any:
     """Our scope for one of AReaL's, or None where it belongs to nothing."""
     said = dict(args) if isinstance(args, Mapping) else {}
@@ -117,7 +67,7 @@ def _ours(name: str, category: Any, args: Any) -> Any:
         if current is None:
             return None
     said[_CATEGORY] = str(getattr(category, "value", category) or "misc")
-    return _Timed(current, fit_name(name), said)
+    return Timed(current, fit_name(name), said)
 
 
 def wrap(patches: Patches, tracer: ModuleType) -> None:
@@ -126,14 +76,14 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
     def scope(inside: Callable[..., Any]) -> Callable[..., Any]:
         def trace_scope(name: str, **kwargs: Any) -> Any:
             made = inside(name, **kwargs)
-            if switch.runtime() is None:
+            if not patches.active or switch.runtime() is None:
                 return made
             try:
                 ours = _ours(name, kwargs.get("category"), kwargs.get("args"))
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.scope")
                 return made
-            return made if ours is None else _Both(ours, made)
+            return made if ours is None else Both(ours, made)
 
         return trace_scope
 
@@ -141,7 +91,7 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
         def instant(name: str, **kwargs: Any) -> Any:
             try:
                 ours = None
-                if switch.runtime() is not None:
+                if patches.active and switch.runtime() is not None:
                     ours = _ours(name, kwargs.get("category"), kwargs.get("args"))
                 if ours is not None:
                     with ours:

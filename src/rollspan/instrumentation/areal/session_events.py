@@ -1,0 +1,183 @@
+"""What AReaL's own session tracer is told: phases and counters of the session that is current.
+
+Generations and rewards are known from where they happen. A phase of that name is taken only where nothing of the kind
+happens in it, since a workflow may have an engine of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, Final
+
+from rollspan import clock, context, health, semconv, switch
+from rollspan.attributes import fit_name
+from rollspan.instrumentation.patches import Patches
+from rollspan.span import RolloutSpan
+
+from .timed import Both, Timed
+
+_KNOWN_ELSEWHERE: Final = frozenset({semconv.GENERATE, semconv.REWARD})
+_made: ContextVar[list[str] | None] = ContextVar("rollspan-areal-made", default=None)
+"""Phases that began inside of the innermost one that waits to see whether any does."""
+_told: ContextVar[bool] = ContextVar("rollspan-areal-told", default=False)
+"""True where a phase's own events are none to follow."""
+
+
+def made(name: str) -> None:
+    """A phase of that name has begun where it happens."""
+    inside = _made.get()
+    if inside is not None:
+        inside.append(name)
+
+
+class _IfNothingElse:
+    """A phase that is made when it is over, unless one of its name began inside."""
+
+    __slots__ = ("_above", "_name", "_start", "_token")
+
+    def __init__(self, above: RolloutSpan, name: str) -> None:
+        self._above = above
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._start = clock.monotonic_ns() + self._above.owner.offset
+        self._token = _made.set([])
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        inside = _made.get() or ()
+        with contextlib.suppress(ValueError):  # left in another context
+            _made.reset(self._token)
+        if self._name in inside:
+            made(self._name)
+            return
+        try:
+            owner: Any = self._above.owner
+            if not owner.ended and not owner.abandoned:
+                span = owner.start_span(self._name, self._above, {}, self._start)
+                if exc is not None:
+                    span.fail(exc)
+                span.end()
+        except Exception:  # noqa: BLE001
+            health.internal_error("areal.phase")
+
+
+class _Quiet:
+    """A phase of AReaL's, whose events are known already."""
+
+    __slots__ = ("_inside",)
+
+    def __init__(self, inside: Any) -> None:
+        self._inside = inside
+
+    def __enter__(self) -> Any:
+        token = _told.set(True)
+        try:
+            return self._inside.__enter__()
+        finally:
+            _told.reset(token)
+
+    def __exit__(self, *left_by: Any) -> Any:
+        token = _told.set(True)
+        try:
+            return self._inside.__exit__(*left_by)
+        finally:
+            _told.reset(token)
+
+    async def __aenter__(self) -> Any:
+        token = _told.set(True)
+        try:
+            return await self._inside.__aenter__()
+        finally:
+            _told.reset(token)
+
+    async def __aexit__(self, *left_by: Any) -> Any:
+        token = _told.set(True)
+        try:
+            return await self._inside.__aexit__(*left_by)
+        finally:
+            _told.reset(token)
+
+
+def _current() -> RolloutSpan | None:
+    """The innermost open span of a session of this process."""
+    span = context.current() if switch.runtime() is not None else None
+    return span if span is not None and hasattr(span.owner, "count") else None
+
+
+class _Marks:
+    """Phases that are begun and ended by events, the last one begun first."""
+
+    def __init__(self) -> None:
+        self._open: ContextVar[tuple[RolloutSpan, ...]] = ContextVar("rollspan-areal-marks", default=())
+
+    def begin(self, above: RolloutSpan, name: str) -> None:
+        span = above.owner.start_phase(name, {}, above)
+        if span is not None:
+            self._open.set((*self._open.get(), span))
+
+    def end(self, name: str) -> None:
+        spans = self._open.get()
+        for span in reversed(spans):
+            if span.name == name:
+                span.end()
+                self._open.set(tuple(other for other in spans if other is not span))
+                return
+
+
+_marks = _Marks()
+
+
+def _event(method: str, payload: dict[str, Any]) -> None:
+    """Follow one event of the session that is current."""
+    above = _current()
+    if above is None:
+        return
+    if method == "increment_counter":
+        if payload.get("name"):
+            above.owner.count(payload["name"], payload.get("value", 1))  # type: ignore[attr-defined]
+        return
+    name = method.removeprefix("mark_").removesuffix("_start").removesuffix("_end")
+    if name in _KNOWN_ELSEWHERE or method == "mark_finalized":
+        return
+    if method.endswith("_start"):
+        _marks.begin(above, fit_name(name))
+    elif method.endswith("_end"):
+        _marks.end(fit_name(name))
+
+
+def wrap(patches: Patches, tracer: ModuleType) -> None:
+    """Follow the session functions of `areal.utils.perf_tracer`, whether AReaL's own tracer is on or not."""
+
+    def phase(inside: Callable[..., Any]) -> Callable[..., Any]:
+        def trace_session_phase(phase: str, **kwargs: Any) -> Any:
+            theirs = inside(phase, **kwargs)
+            try:
+                above = _current() if patches.active else None
+                if above is None:
+                    return theirs
+                name = fit_name(phase)
+                ours = _IfNothingElse(above, name) if name in _KNOWN_ELSEWHERE else Timed(above, name, {})
+                return Both(ours, _Quiet(theirs))
+            except Exception:  # noqa: BLE001
+                health.internal_error("areal.phase")
+                return theirs
+
+        return trace_session_phase
+
+    def event(inside: Callable[..., Any]) -> Callable[..., Any]:
+        def trace_session_event(method: str, *args: Any, **kwargs: Any) -> Any:
+            if patches.active and not _told.get():
+                try:
+                    _event(method, kwargs)
+                except Exception:  # noqa: BLE001
+                    health.internal_error("areal.event")
+            return inside(method, *args, **kwargs)
+
+        return trace_session_event
+
+    patches.wrap(tracer, "trace_session_phase", phase)
+    patches.wrap(tracer, "atrace_session_phase", phase)
+    patches.wrap(tracer, "trace_session_event", event)
