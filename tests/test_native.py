@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rollspan
-from rollspan import clock, left, native, phases, plain
+from rollspan import api, clock, left, native, phases, plain
 from rollspan.lines import WRITE_EVERY
 from rollspan.plain import MOST
 from rollspan.testing import fixed, recording, tree
@@ -26,6 +26,7 @@ from rollspan.testing import fixed, recording, tree
 from .needs import need
 
 ROOT = Path(__file__).parents[1]
+assert api.phase is phases.phase  # the C begins when all that it stands for is loaded
 
 
 @pytest.fixture(autouse=True)
@@ -303,7 +304,7 @@ def test_a_setting_turns_them_off(tmp_path: Path) -> None:
     with recording(tmp_path / "b", native=False):
         assert not native.in_use()
         assert type(phases.phase.__enter__).__name__ == "function"
-    ask = "import rollspan; rollspan.configure(); from rollspan import native; print(native.in_use())"
+    ask = "import rollspan; rollspan.configure(); rollspan.phase; from rollspan import native; print(native.in_use())"
     for value, told in (("0", "False"), ("1", "True")):
         done = subprocess.run(
             [sys.executable, "-c", ask],

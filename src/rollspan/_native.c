@@ -478,16 +478,17 @@ static PyMethodDef free_standing[] = {
     {"are_plain", (PyCFunction)(void (*)(void))plain, METH_FASTCALL, NULL},
 };
 
+static char *names[] = {"phase",     "span",   "trace", "context", "variable",    "span_key", "phase_key", "switch",
+                        "clock",     "known",  "enter", "exit",    "send",        "describe", "are_plain", "dumps",
+                        "crc32",     "write_every",     "most",    NULL};
+
 PyDoc_STRVAR(install_doc,
-             "Take what the functions here work with; gives those that stand for `phase.__enter__` and `__exit__`,\n"
-             "`TraceLog._send`, `recorders._describe` and `plain.are_plain`. Once for a process.");
+             "Take what the functions here work with, Python's functions among it; gives those that stand for them, by\n"
+             "the same names. Once for a process.");
 
 static PyObject *
 install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
 {
-    static char *names[] = {"phase",     "span",   "trace", "context", "variable",    "span_key", "phase_key", "switch",
-                            "clock",     "known",  "enter", "exit",    "send",        "describe", "are_plain", "dumps",
-                            "crc32",     "write_every",     "most",    NULL};
     if (!PyArg_ParseTupleAndKeywords(
             arguments, named, "$O!O!O!O!O!OOO!O!O!OOOOOOOll", names, &PyType_Type, &type_phase, &PyType_Type, &type_span,
             &PyType_Type, &type_trace, &PyType_Type, &type_context, &PyContextVar_Type, &variable, &span_key, &phase_key,
@@ -513,9 +514,10 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
                         python_exit, python_send, python_describe, python_are_plain, dumps, crc32};
     for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
         Py_INCREF(kept[i]);
-    return Py_BuildValue("NNNNN", PyDescr_NewMethod(type_phase, &of_phase[0]),
-                         PyDescr_NewMethod(type_phase, &of_phase[1]), PyDescr_NewMethod(type_trace, &of_trace),
-                         PyCFunction_New(&free_standing[0], NULL), PyCFunction_New(&free_standing[1], NULL));
+    return Py_BuildValue("{sNsNsNsNsN}", "enter", PyDescr_NewMethod(type_phase, &of_phase[0]), "exit",
+                         PyDescr_NewMethod(type_phase, &of_phase[1]), "send", PyDescr_NewMethod(type_trace, &of_trace),
+                         "describe", PyCFunction_New(&free_standing[0], NULL), "are_plain",
+                         PyCFunction_New(&free_standing[1], NULL));
 }
 
 static PyObject *
@@ -558,5 +560,17 @@ PyInit__native(void)
     no_arguments = PyTuple_New(0);
     zero = PyLong_FromLong(0);
     one = PyLong_FromLong(1);
-    return no_arguments == NULL || zero == NULL || one == NULL ? NULL : PyModule_Create(&definition);
+    PyObject *module = no_arguments == NULL || zero == NULL || one == NULL ? NULL : PyModule_Create(&definition);
+    PyObject *needs = module == NULL ? NULL : PyList_New(0);
+    for (char **name = names; needs != NULL && *name != NULL; name++) {
+        PyObject *text = PyUnicode_FromString(*name);
+        if (text == NULL || PyList_Append(needs, text) < 0)
+            Py_CLEAR(needs);
+        Py_XDECREF(text);
+    }
+    if (needs == NULL || PyModule_AddObject(module, "NEEDS", needs) < 0) {
+        Py_XDECREF(needs), Py_XDECREF(module);
+        return NULL;
+    }
+    return module;
 }

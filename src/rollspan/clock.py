@@ -4,5 +4,9 @@ from __future__ import annotations
 
 import time
 
+from . import native
+
 time_ns = time.time_ns
 monotonic_ns = time.monotonic_ns
+
+native.works_with(clock=globals())

@@ -15,6 +15,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 from opentelemetry.context import Context
 
+from . import native
 from .lines import END
 from .span import RolloutSpan
 
@@ -23,10 +24,10 @@ _STEP_KEY = "rollspan-step"
 
 
 # Where the API still keeps its context in a variable of this name, that is asked directly: every phase does so often.
-variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+_variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
 get_current, set_current, reset = (
-    (variable.get, variable.set, variable.reset)
-    if isinstance(variable, ContextVar)
+    (_variable.get, _variable.set, _variable.reset)
+    if isinstance(_variable, ContextVar)
     else (otel_context.get_current, otel_context.attach, otel_context.detach)
 )
 
@@ -81,3 +82,6 @@ def current_step() -> RolloutSpan | None:
     """The step that is open in the current context."""
     span: RolloutSpan | None = get_current().get(_STEP_KEY)  # type: ignore[assignment]
     return span if span is not None and not span.ended and not span.owner.runtime.abandoned else None
+
+
+native.works_with(context=Context, variable=_variable, span_key=SPAN_KEY, phase_key=PHASE_KEY)

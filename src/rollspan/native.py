@@ -1,7 +1,8 @@
 """The ways that nearly every phase and line goes, in C (`_native.c`), where that could be built.
 
 Its functions stand in the places of Python's, which they call for whatever is not the usual case. So the Python is the
-whole of it, and all there is without a C compiler, on PyPy, and where Python has no global lock.
+whole of it, and all there is without a C compiler, on PyPy, and where Python has no global lock. Modules say here, of
+their own functions, which have a short form in C, and what that works with.
 """
 
 from __future__ import annotations
@@ -9,99 +10,82 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from contextvars import ContextVar
-from types import ModuleType
-from typing import Any, Final, NamedTuple
-from zlib import crc32
 
-import orjson
-from opentelemetry.context import Context
+from . import health
 
-from . import clock, context, health, lines, names, phases, plain, recorders, sessions, span, switch, tracelog
+TYPE_CHECKING = False  # `typing` itself is dear where rollspan is off
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
 
-_native: ModuleType | None = None
-if getattr(sys, "_is_gil_enabled", lambda: True)():  # it would bring the lock back
-    with contextlib.suppress(ImportError):  # not built
-        _native = importlib.import_module("._native", __package__)
+_places: dict[str, list[tuple[Any, str, Any]]] = {}
+"""By a function's name in C: owners, the names that it has there, and Python's functions."""
 
-
-class _Place(NamedTuple):
-    owner: Any
-    name: str
-    python: Any
-    """What stands there by itself."""
+_known: dict[str, Any] = {}
+_functions: dict[str, Any] = {}
+"""Those in C, once all that they work with is known."""
+_wanted = False
 
 
-def _place(owner: Any, name: str) -> _Place:
-    return _Place(owner, name, getattr(owner, name))
+def stands_for(function: str, owner: Any, name: str) -> None:
+    """`owner.name` has a short form in C, `function`."""
+    _places.setdefault(function, []).append((owner, name, getattr(owner, name)))
+    _settle()
 
 
-_ENTER = _place(phases.phase, "__enter__")
-_EXIT = _place(phases.phase, "__exit__")
-_SEND = _place(tracelog.TraceLog, "_send")
-_DESCRIBE = _place(recorders, "_describe")
-_PLAIN: Final = tuple(_place(module, "are_plain") for module in (plain, phases, sessions))
-
-_in_use = False
-_installed: tuple[Any, ...] | None = None
+def works_with(**known: Any) -> None:
+    """What the functions in C need, by the names under which they ask for it."""
+    _known.update(known)
+    _settle()
 
 
 def is_built() -> bool:
     """Whether there is any C to use."""
-    return _native is not None
+    return _module() is not None
 
 
 def in_use() -> bool:
     """Whether phases and lines go by it now."""
-    return _in_use
+    return _wanted and bool(_functions)
 
 
 def use(wanted: bool) -> None:
-    """Put the functions in C in their places, where there are any, or Python's again."""
-    global _in_use, _installed  # noqa: PLW0603 - once for the process
-    wanted = wanted and isinstance(context.variable, ContextVar)
-    if _native is None or wanted is _in_use:
+    """Have the functions in C stand in their places, where there are any, or Python's again."""
+    global _wanted  # noqa: PLW0603 - once for the process
+    _wanted = wanted
+    _settle()
+
+
+def _settle() -> None:
+    """Put everything where it belongs. Modules are loaded one by one, and the C begins when the last one is there."""
+    if _wanted and not _functions:
+        _install()
+    if _functions:
+        for function, places in _places.items():
+            for owner, name, python in places:
+                setattr(owner, name, _functions[function] if _wanted else python)
+        _functions["make_phases"](_wanted)
+
+
+def _install() -> None:
+    global _wanted  # noqa: PLW0603
+    module = _module()
+    found = {**_known, **{function: places[0][2] for function, places in _places.items()}}
+    if module is None or not found.keys() >= set(module.NEEDS):
         return
-    if _installed is None:
-        try:
-            _installed = _native.install(**_given())
-        except (AttributeError, TypeError):  # built from another version of these files
-            health.internal_error("native")
-            return
-    enter, leave, send, describe, are_plain = _installed
-    stands = {
-        _ENTER: enter,
-        _EXIT: leave,
-        _SEND: send,
-        _DESCRIBE: describe,
-        **dict.fromkeys(_PLAIN, are_plain),
-    }
-    for place, function in stands.items():
-        setattr(place.owner, place.name, function if wanted else place.python)
-    _native.make_phases(wanted)
-    _in_use = wanted
+    try:
+        _functions.update(module.install(**found), make_phases=module.make_phases)
+    except (
+        AttributeError,
+        TypeError,
+    ):  # built from another version of these files, or an OpenTelemetry that is not known
+        _wanted = False
+        health.internal_error("native")
 
 
-def _given() -> dict[str, Any]:
-    """What the functions work with, by the names that `install` asks for."""
-    return {
-        "phase": phases.phase,
-        "span": span.RolloutSpan,
-        "trace": tracelog.TraceLog,
-        "context": Context,
-        "variable": context.variable,
-        "span_key": context.SPAN_KEY,
-        "phase_key": context.PHASE_KEY,
-        "switch": vars(switch),
-        "clock": vars(clock),
-        "known": names.known,
-        "enter": _ENTER.python,
-        "exit": _EXIT.python,
-        "send": _SEND.python,
-        "describe": _DESCRIBE.python,
-        "are_plain": _PLAIN[0].python,
-        "dumps": orjson.dumps,
-        "crc32": crc32,
-        "write_every": lines.WRITE_EVERY,
-        "most": plain.MOST,
-    }
+def _module() -> ModuleType | None:
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():  # loading it would bring the lock back
+        return None
+    with contextlib.suppress(ImportError):  # not built
+        return importlib.import_module("._native", __package__)
+    return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from . import clock, health, names, switch
+from . import clock, health, names, native, switch
 from .lines import END, REF, WRITE_EVERY
 from .null import NULL
 from .plain import are_plain
@@ -126,3 +127,9 @@ class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
         if exc is not None:
             span.fail(exc)
         span.owner.end_span(span)
+
+
+native.works_with(phase=phase, known=_known)
+native.stands_for("enter", phase, "__enter__")
+native.stands_for("exit", phase, "__exit__")
+native.stands_for("are_plain", sys.modules[__name__], "are_plain")

@@ -6,10 +6,11 @@ They are texts, numbers and flags under names that hold no content. Everything e
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from . import describe
+from . import describe, native
 from .attributes import MAX_ATTRIBUTES
 
 Kinds: TypeAlias = dict[Any, frozenset[type]]
@@ -58,3 +59,7 @@ def put(target: dict[str, Any], phase: str | None, given: Mapping[Any, Any], lim
             target.update(given)
             return
     describe.put_described(target, phase, given, limits)
+
+
+native.works_with(most=MOST)
+native.stands_for("are_plain", sys.modules[__name__], "are_plain")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from . import health, plain, semconv, switch
+from . import health, native, plain, semconv, switch
 from .lines import ATTRIBUTES, END, NAME
 from .null import NULL
 
@@ -127,3 +128,6 @@ def _on(name: str) -> Any:
             ", or give mark_accepted(reward=...)" if name == _REWARD else "",
         )
     return NULL
+
+
+native.stands_for("describe", sys.modules[__name__], "_describe")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import clock, context, describe, health, plain, semconv
+from . import clock, context, describe, health, native, plain, semconv
 from .attributes import (
     MAX_ROOT_ATTRIBUTES,
     clean,
@@ -209,3 +210,6 @@ class Session(Block, JudgedTrace):
     def _common_attributes(self, name: str, parent: RolloutSpan) -> dict[str, Any]:
         above = semconv.SESSION if parent is self else parent.name
         return {semconv.SESSION_ID: self.session_id, semconv.PHASE: name, semconv.PARENT_PHASE: above}
+
+
+native.stands_for("are_plain", sys.modules[__name__], "are_plain")

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import describe, health, ids, plain, semconv
+from . import describe, health, ids, native, plain, semconv
 from .attributes import error_type, fit_name, fit_root
 from .lines import ATTRIBUTES, END, MESSAGE, NAME, REF, START, STATUS
 
@@ -232,3 +232,6 @@ class RolloutSpan(_Span):
 
         self.record_exception(exc)
         self.set_status(StatusCode.ERROR, str(exc) if self.owner.runtime.settings.capture_content else None)
+
+
+native.works_with(span=RolloutSpan)

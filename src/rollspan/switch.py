@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import config, health, loading
+from . import config, health, loading, native
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -61,7 +61,7 @@ def _start(resolved: config.Resolved) -> None:
 def _made(settings: config.Settings) -> Runtime:
     # These load OpenTelemetry, and much else: all that sessions will need, while no fork can come in between.
     global Session, context
-    from . import carriers, instrumentation, lifecycle, native, processor, steps  # noqa: F401, PLC0415
+    from . import carriers, instrumentation, lifecycle, processor, steps  # noqa: F401, PLC0415
     from . import context as loaded  # noqa: PLC0415
     from .runtime import Runtime  # noqa: PLC0415
     from .sessions import Session as Loaded  # noqa: PLC0415
@@ -142,3 +142,6 @@ def lent(settings: config.Settings) -> Runtime:
             found = _made(settings)
             _set(found)
         return found
+
+
+native.works_with(switch=globals())

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import orjson
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, set_span_in_context
 
-from . import clock, health, ids, lines, names, plain, semconv
+from . import clock, health, ids, lines, names, native, plain, semconv
 from .attributes import fit, salvage
 from .lines import ATTRIBUTES, END, KIND, NAME, REF, START, STATUS, WRITE_EVERY
 from .span import RolloutSpan
@@ -354,3 +355,7 @@ class TraceLog(RolloutSpan):
         self._changes.update(attributes)
         if self.mirror is not None:
             self.mirror.set_attributes(attributes)
+
+
+native.works_with(trace=TraceLog, dumps=orjson.dumps, crc32=crc32, write_every=WRITE_EVERY)
+native.stands_for("send", TraceLog, "_send")
