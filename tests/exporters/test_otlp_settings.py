@@ -81,6 +81,15 @@ def test_the_time_out_of_the_environment_counts_where_it_is_shorter(
     assert isinstance(send(exporter, [session()], 3000.0), Retry)
 
 
+def test_an_address_without_a_scheme_is_said_with_what_it_lacks(monkeypatch: Any) -> None:
+    """`localhost:4318` is none for HTTP: the reason names it and the right one, without the password in it."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "user:secret@localhost:4318")
+    answer = send(TraceExporter(), [session()])
+    assert isinstance(answer, Retry)
+    assert "expected http:// or https:// in front, such as http://localhost:4318" in answer.reason
+    assert "secret" not in answer.reason
+
+
 def test_a_setting_that_the_official_exporter_refuses_is_a_reason(
     receiver: OtlpReceiver, monkeypatch: Any
 ) -> None:

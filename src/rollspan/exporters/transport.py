@@ -183,10 +183,17 @@ def _total(timeout: float) -> Any:
     return Timeout(total=timeout)
 
 
-def _said(error: Exception | None, url: str) -> str:
-    """A connection's failure in a line, with what most often causes it."""
-    url = without_user(url)
-    reason = f"{url}: {type(error).__name__}: {error}"[:400] if error else f"{url}: no answer"
+def _said(error: Exception | None, address: str) -> str:
+    """A connection's failure in a line, with what most often causes it, and without a password."""
+    url = without_user(address)
+    if "://" not in url:
+        host = url.partition("/")[0]
+        return f"{url}: expected http:// or https:// in front, such as http://{host}; only gRPC takes an address without"
+    reason = (
+        f"{url}: {type(error).__name__}: {str(error).replace(address, url)}"[:400]
+        if error
+        else f"{url}: no answer"
+    )
     if ":4317" in url:
         reason += (
             "; port 4317 is usually gRPC's: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or use port 4318 for HTTP"
