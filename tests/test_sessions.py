@@ -168,6 +168,18 @@ def test_a_terminal_verdict_ends_the_session(rec: Recording, mark, status: str, 
     assert "enqueue_ts" not in record
 
 
+def test_a_failure_by_something_that_is_no_exception_is_said_once(
+    rec: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The verdict counts all the same, and the warning does not repeat what was given: it may be a prompt."""
+    for _ in range(2):
+        rollspan.start_session().mark_failed("what the model said")  # type: ignore[arg-type]
+    assert [(r["status"], r.get("error_type")) for r in rec.records()] == [("failed", None)] * 2
+    (warning,) = [r.getMessage() for r in caplog.records if "mark_failed" in r.getMessage()]
+    assert "got str" in warning
+    assert "model" not in warning
+
+
 @pytest.mark.parametrize("mark", ["mark_rejected", "mark_dropped"])
 def test_an_exception_as_the_reason_is_its_type(rec: Recording, mark: str) -> None:
     """Who gives an exception for a reason leaks no message, which may hold a prompt."""

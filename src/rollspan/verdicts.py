@@ -105,6 +105,13 @@ class JudgedTrace(WaitingTrace):
 
     def mark_failed(self, exc: BaseException | None = None, *, stats: RolloutStats | None = None) -> None:
         """The verdict: the workflow raised `exc`. Ends the session."""
+        if exc is not None and not isinstance(exc, BaseException):
+            health.warn_once(  # type: ignore[unreachable]  # what a caller without types may do
+                "api.failed_by",
+                "rollspan: mark_failed() takes the exception that was raised, and got %s: the failure is kept without it",
+                type(exc).__name__,
+            )
+            exc = None
         self._verdict(semconv.FAILED, semconv.WORKFLOW_EXCEPTION, stats=stats, exc=exc)
 
     def mark_dropped(self, reason: str | BaseException, *, stats: RolloutStats | None = None) -> None:
