@@ -62,6 +62,23 @@ def test_a_phase_that_is_entered_twice_is_left_twice(rec: Recording) -> None:
     assert not any("rollout.late" in span.attributes for span in trace.spans)
 
 
+def test_a_name_that_cannot_be_looked_up_is_a_name_all_the_same(rec: Recording) -> None:
+    """Whatever is given for a name, nothing is raised into the program."""
+
+    class Evil:
+        def __hash__(self) -> int:
+            raise RuntimeError("no hash")
+
+        def __str__(self) -> str:
+            return "evil"
+
+    with rollspan.session(), rollspan.phase(Evil()):  # type: ignore[arg-type]
+        pass
+    (trace,) = rec.traces()
+    (phase,) = trace.spans[1:]
+    assert phase.name
+
+
 def test_phases_nest_below_the_innermost_open_one(rec: Recording) -> None:
     """A phase is a child of the innermost open phase; an ended one is skipped."""
     with rollspan.session(), rollspan.phase("execution"):

@@ -32,7 +32,7 @@ class phase(Scope, RolloutSpan):  # noqa: N801 - used like a function
     def __init__(self, name: str, /, **attributes: Any) -> None:
         try:
             self._said = _known[name]
-        except (KeyError, TypeError):  # TypeError: nothing that can be a name
+        except Exception:  # noqa: BLE001 - not known yet, or nothing that can be a name
             self._said = names.said_by(name)
         self._attributes = attributes
         self._entered = None

@@ -63,6 +63,21 @@ def test_uninstrument_puts_every_function_back() -> None:
     assert f"{sorted(WRAPPED)}\n[]\n" in said
 
 
+def test_uninstrument_puts_back_what_the_environment_had_wrapped(tmp_path: object) -> None:
+    """The instrumentor knows that AReaL is traced, whoever asked for it."""
+    said = run(
+        "from rollspan.instrumentation.areal.instrumentor import ArealInstrumentor\n"
+        "made = ArealInstrumentor()\n"
+        "print(made.is_instrumented_by_opentelemetry)\n"
+        "made.uninstrument()\n"
+        "print(made.is_instrumented_by_opentelemetry, hasattr(engine.RemoteInfEngine.agenerate, '__wrapped__'))\n",
+        ROLLSPAN_ENABLED="1",
+        ROLLSPAN_DIR=str(tmp_path),
+    )
+    assert "True\nFalse False\n" in said
+    assert "already" not in said
+
+
 def test_the_variable_alone_instruments(tmp_path: object) -> None:
     """ROLLSPAN_ENABLED=1 before AReaL is imported; without it, or where OpenTelemetry's variable says so, nothing is."""
     ask = "from rollspan.instrumentation import areal\nprint('wrapped', bool(areal._done))\n"

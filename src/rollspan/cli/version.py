@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from rollspan import __version__
+from rollspan import __version__, config
 
 PACKAGES: Final = (
     "opentelemetry-api",
@@ -31,7 +31,7 @@ def versions() -> dict[str, str | None]:
 
     found: dict[str, str | None] = {
         "rollspan": __version__,
-        "parts in C": "built" if native.is_built() else "not built: Python does the same, at a higher price",
+        "parts in C": _parts_in_c(native.is_built()),
         "python": platform.python_version(),
     }
     for package in PACKAGES:
@@ -40,6 +40,12 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+def _parts_in_c(built: bool) -> str:
+    if not built:
+        return "not built: Python does the same, at a higher price"
+    return "built" if config.resolve().settings.native else "built, and left out by ROLLSPAN_NATIVE"
 
 
 @click.command(name="version")

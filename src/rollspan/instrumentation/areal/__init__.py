@@ -38,6 +38,11 @@ def enable(*modules: str) -> None:
         os.environ.setdefault("ROLLSPAN_SYSTEM", "areal")
 
 
+def is_enabled() -> bool:
+    """Whether anything is wrapped."""
+    return _patches.active
+
+
 def disable() -> None:
     """Put AReaL's own functions back."""
     _patches.undo()

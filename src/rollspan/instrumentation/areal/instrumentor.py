@@ -10,7 +10,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 
 from rollspan.instrumentation import imports
 
-from . import PARTS, VERSIONS, disable, enable
+from . import PARTS, VERSIONS, disable, enable, is_enabled
 
 
 class ArealInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -19,6 +19,16 @@ class ArealInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def instrumentation_dependencies(self) -> Collection[str]:
         """The versions that are known."""
         return tuple(f"areal == {version}" for version in VERSIONS)
+
+    @property
+    def is_instrumented_by_opentelemetry(self) -> bool:
+        """Whether AReaL is traced, be it by this or by the environment."""
+        return is_enabled() or bool(self._is_instrumented_by_opentelemetry)
+
+    def uninstrument(self, **kwargs: Any) -> Any:
+        """Put everything back, be it wrapped by this or by the environment."""
+        self._is_instrumented_by_opentelemetry = self.is_instrumented_by_opentelemetry
+        return super().uninstrument(**kwargs)
 
     def _instrument(self, **kwargs: Any) -> None:
         for module in PARTS:
