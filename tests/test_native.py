@@ -320,3 +320,24 @@ def test_a_setting_turns_them_off(tmp_path: Path) -> None:
             check=True,
         )
         assert done.stdout.strip() == told
+
+
+def test_another_runtime_context_is_left_to_python(run_program: Callable[..., Any], tmp_path: Path) -> None:
+    """Where OpenTelemetry keeps its context in some other way, the C stays out, and nothing is said of it."""
+    done = run_program(
+        "from opentelemetry import context\n"
+        "class Other:\n"
+        "    def __init__(self, inside): self._inside = inside\n"
+        "    def attach(self, here): return self._inside.attach(here)\n"
+        "    def get_current(self): return self._inside.get_current()\n"
+        "    def detach(self, token): self._inside.detach(token)\n"
+        "context.get_current()\n"
+        "context._RUNTIME_CONTEXT = Other(context._RUNTIME_CONTEXT)\n"
+        "import rollspan\n"
+        "from rollspan import native\n"
+        "with rollspan.session(), rollspan.phase('execution') as span:\n"
+        "    assert rollspan.current_span() is span\n"
+        "print(native.in_use())\n"
+    )
+    assert done.stdout == "False\n"
+    assert done.stderr == ""

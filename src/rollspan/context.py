@@ -84,4 +84,5 @@ def current_step() -> RolloutSpan | None:
     return span if span is not None and not span.ended and not span.owner.runtime.abandoned else None
 
 
-native.works_with(context=Context, variable=_variable, span_key=SPAN_KEY, phase_key=PHASE_KEY)
+if isinstance(_variable, ContextVar):
+    native.works_with(context=Context, variable=_variable, span_key=SPAN_KEY, phase_key=PHASE_KEY)
