@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -40,11 +41,15 @@ class Run(NamedTuple):
         return found
 
     def areals_own(self, query: str) -> list[dict[str, Any]]:
-        """What AReaL's own session tracer wrote of a task."""
+        """What AReaL's own session tracer wrote of a task: under its id, until shortly after it had come back."""
         (path,) = self.directory.with_name("areal").rglob("sessions-r0.jsonl")
         (task_id,) = self.facts[query]["task id"]
+        (begin,), (end, *_) = (
+            self.facts[query]["before submit"],
+            self.facts[query].get("after wait", [math.inf]),
+        )
         found = map(json.loads, path.read_text().splitlines())
-        return [record for record in found if record["task_id"] == task_id]
+        return [r for r in found if r["task_id"] == task_id and begin <= r["submit_ts"] <= end + 1]
 
     def record(self, query: str) -> dict[str, Any]:
         """The one record of an item."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import threading
 import time
@@ -149,6 +150,26 @@ class NeverAnswers:
 
     async def agenerate(self, request: Any) -> Any:
         await asyncio.sleep(3600)
+
+
+class StopError(Exception):
+    """As an interrupt comes, in the middle of a batch."""
+
+
+def interrupt(number: int, frame: object) -> None:
+    raise StopError
+
+
+class HalfABatch(Stamped):
+    """Two of the first four are good, and the rest takes for ever."""
+
+    seen = 0
+
+    async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
+        HalfABatch.seen += 1
+        if HalfABatch.seen > 4:
+            await asyncio.sleep(3600)
+        return await super().arun_episode(engine, data) if HalfABatch.seen > 2 else None
 
 
 class Sleeps(RLVRWorkflow):
@@ -337,6 +358,17 @@ def main(address: str, path: Path) -> None:
             engine.resume()
         perf_tracer.instant("train.done", args={"global_step": step})
         perf_tracer.save(step=step)
+
+    # A batch that is interrupted: what had arrived for it is gone.
+    other = engine_at(address)
+    items = StatefulDataLoader([item(f"lost-{n}") for n in range(8)], batch_size=4, collate_fn=list)
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 3)
+    try:
+        other.prepare_batch(items, HalfABatch(right, few, words))
+    except StopError:
+        facts["results"]["interrupted"].append(True)
+    other.destroy()
 
     # The end, with work under way and more in the queue.
     evaluation.destroy()

@@ -34,7 +34,7 @@ def test_every_rollout_is_recorded_exactly_once(traced: Run) -> None:
     found = in_file(traced.directory)
     assert len({record["session_id"] for record in found}) == len(found)
     numbers = {query: len(records) for query, records in traced.records().items()}
-    steps = {query: number for query, number in numbers.items() if query.startswith("step-")}
+    steps = {query: number for query, number in numbers.items() if query.startswith(("step-", "lost-"))}
     ones = ["refused", "filter-raises", "raises", "none", "nonsense", "reward-raises", "reward-hangs"]
     ones += [
         "events",
@@ -53,12 +53,13 @@ def test_every_rollout_is_recorded_exactly_once(traced: Run) -> None:
         "one-none": 3,
     }
     assert numbers == {**expected, **steps}
-    assert len(steps) >= 8
+    assert len(steps) >= 12
     (stats,) = traced.facts["results"]["stats"]
     known = Counter(record["status"] for record in found)
     # AReaL counts a group once, and the eval engine's rollout in another manager.
     groups = 3 * (2 - 1) + (2 - 1)  # three whole groups, and the two of three that were left of one
     assert known["accepted"] == stats["accepted"] + groups + 1
+    assert traced.facts["results"]["interrupted"] == [True]
     assert "pending" not in known
 
 
@@ -213,6 +214,19 @@ def test_a_batch_consumes_what_it_returns(traced: Run) -> None:
     assert len(consumed) == sum(traced.facts["results"]["batches"]) == 8
     assert all(record["status"] == "accepted" for record in consumed)
     assert {r["status"] for r in steps if "wait_return_ts" not in r} <= {"accepted", "rejected", "dropped"}
+
+
+def test_what_is_lost_with_its_batch_is_dropped(traced: Run) -> None:
+    """`prepare_batch` is interrupted when two of its four have arrived: nobody will ever see them."""
+    found = Counter(
+        (record["status"], record["rejection_reason"])
+        for query, records in traced.records().items()
+        for record in records
+        if query.startswith("lost-")
+    )
+    cancelled = found.pop(("dropped", "cancelled"))
+    assert cancelled >= 4
+    assert found == {("dropped", "batch_failed"): 2, ("rejected", "workflow_returned_none"): 2}
 
 
 def test_the_trainers_steps_are_traced_and_linked_to(traced: Run) -> None:

@@ -25,8 +25,8 @@ TASK: Final = "areal.task_id"
 EVAL: Final = "areal.is_eval"
 GROUP_FAILED: Final = "group_failed"
 """Reason: another sample of the group raised, which makes AReaL throw all of them away."""
-SURPLUS: Final = "surplus"
-"""Reason: accepted, and more than the batch took."""
+BATCH_FAILED: Final = "batch_failed"
+"""Reason: accepted and taken for a batch that was then never returned."""
 
 _ITEMS = ("task_id", "query_id", "qid", "id")
 """Where a dataset's item may have its name."""
@@ -114,10 +114,10 @@ class Submission:
                 sample.session.mark_consumed()
 
     def thrown_away(self) -> None:
-        """It was accepted, and the trainer did not take it."""
+        """It was accepted, and is lost with its batch."""
         for sample in self.samples:
             if sample.session.status == semconv.ACCEPTED:
-                sample.session.mark_dropped(SURPLUS)
+                sample.session.mark_dropped(BATCH_FAILED)
 
     def abort(self) -> None:
         """Its executor is gone: what is open is cancelled, what had a verdict keeps it."""
