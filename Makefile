@@ -98,6 +98,6 @@ Setting up $(VENV) in this folder; nothing outside it is changed. To be download
   Ray and Open MPI, for test-clusters  about 110 MB (400 MB on disk)
   AReaL and its needs, for test-areal  about 300 MB (1 GB on disk)
 A CPU build of torch: make PIP_ARGS='--extra-index-url URL' with the CPU index that torch's site names.
-This happens once, and again when pyproject.toml changes.
+This happens once, and again when what rollspan is built from changes.
 endef
 export DOWNLOADS

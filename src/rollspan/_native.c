@@ -114,12 +114,13 @@ static PyObject *
 begin(PyObject *trace, PyObject *above, PyObject *said, PyObject *given)
 {
     PyObject *always = PyTuple_GET_ITEM(said, 2), *attributes = PyDict_Copy(always == Py_None ? given : always);
-    PyObject *row = PyList_New(ROW), *ref = NULL, *start = NULL;
-    if (row == NULL || attributes == NULL || (always != Py_None && PyDict_Update(attributes, given) < 0))
+    PyObject *row = NULL, *ref = NULL, *start = NULL;
+    if (attributes == NULL || (always != Py_None && PyDict_Update(attributes, given) < 0))
         goto failed;
     ref = PyIter_Next(SLOT(trace, at_indices));
     start = ref == NULL ? NULL : now(trace);
-    if (start == NULL)
+    row = start == NULL ? NULL : PyList_New(ROW); /* last: nobody may see a list with nothing in it */
+    if (row == NULL)
         goto failed;
     PyList_SET_ITEM(row, REF, ref);
     PyList_SET_ITEM(row, PARENT, Py_NewRef(PyList_GET_ITEM(above, REF)));
@@ -134,7 +135,7 @@ begin(PyObject *trace, PyObject *above, PyObject *said, PyObject *given)
 
 failed:
     Py_XDECREF(ref);
-    Py_XDECREF(row);
+    Py_XDECREF(start);
     Py_XDECREF(attributes);
     return NULL;
 }

@@ -8,15 +8,13 @@ their own functions, which have a short form in C, and what that works with.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import sys
+from types import ModuleType
+from typing import Any
 
 from . import health
-
-TYPE_CHECKING = False  # `typing` itself is dear where rollspan is off
-if TYPE_CHECKING:
-    from types import ModuleType
-    from typing import Any
 
 _places: dict[str, list[tuple[Any, str, Any]]] = {}
 """By a function's name in C: owners, the names that it has there, and Python's functions."""
@@ -83,6 +81,7 @@ def _install() -> None:
         health.internal_error("native")
 
 
+@functools.cache
 def _module() -> ModuleType | None:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():  # loading it would bring the lock back
         return None

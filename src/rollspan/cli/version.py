@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from rollspan import __version__, config
+from rollspan import __version__, config, native
 
 PACKAGES: Final = (
     "opentelemetry-api",
@@ -27,11 +27,9 @@ PACKAGES: Final = (
 
 def versions() -> dict[str, str | None]:
     """Versions by name, rollspan's and Python's first; None where a package is not installed."""
-    from rollspan import native  # noqa: PLC0415 - loads OpenTelemetry, which other commands need not
-
     found: dict[str, str | None] = {
         "rollspan": __version__,
-        "parts in C": _parts_in_c(native.is_built()),
+        "parts in C": _parts_in_c(),
         "python": platform.python_version(),
     }
     for package in PACKAGES:
@@ -42,8 +40,8 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def _parts_in_c(built: bool) -> str:
-    if not built:
+def _parts_in_c() -> str:
+    if not native.is_built():
         return "not built: Python does the same, at a higher price"
     return "built" if config.resolve().settings.native else "built, and left out by ROLLSPAN_NATIVE"
 
