@@ -7,12 +7,15 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+from rollspan.instrumentation import FRAMEWORKS
 from rollspan.instrumentation.patches import DidNotEnable, Patches
 
 from . import generation, requests, rewards, scopes, session_events, submissions
 
 VERSIONS: Final = ("1.0.4",)
 """Those that were tested."""
+
+_TRACER, _ROLLOUTS = FRAMEWORKS["areal"]
 
 _patches = Patches()
 _done: set[str] = set()
@@ -59,14 +62,14 @@ def _check_version() -> None:
 
 
 def _wrap_tracer() -> None:
-    tracer = importlib.import_module("areal.utils.perf_tracer")
+    tracer = importlib.import_module(_TRACER)
     session_events.wrap(_patches, tracer)
     scopes.wrap(_patches, tracer)
 
 
 def _wrap_rollouts() -> None:
     executor = importlib.import_module("areal.infra.workflow_executor")
-    engine = importlib.import_module("areal.infra.remote_inf_engine")
+    engine = importlib.import_module(_ROLLOUTS)
     submissions.wrap(
         _patches,
         executor,
@@ -79,5 +82,5 @@ def _wrap_rollouts() -> None:
     requests.wrap(_patches, importlib.import_module("aiohttp").ClientSession)
 
 
-PARTS: Final = {"areal.utils.perf_tracer": _wrap_tracer, "areal.infra.remote_inf_engine": _wrap_rollouts}
+PARTS: Final = {_TRACER: _wrap_tracer, _ROLLOUTS: _wrap_rollouts}
 """By the module after which it can be done. The tracer's functions first: others copy them."""

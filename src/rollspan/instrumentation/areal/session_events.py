@@ -7,7 +7,7 @@ happens in it, since a workflow may have an engine of its own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Final
@@ -64,6 +64,15 @@ class _IfNothingElse:
             health.internal_error("areal.phase")
 
 
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    token = _told.set(True)
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
 class _Quiet:
     """A phase of AReaL's, whose events are known already."""
 
@@ -73,32 +82,20 @@ class _Quiet:
         self._inside = inside
 
     def __enter__(self) -> Any:
-        token = _told.set(True)
-        try:
+        with _quietly():
             return self._inside.__enter__()
-        finally:
-            _told.reset(token)
 
     def __exit__(self, *left_by: Any) -> Any:
-        token = _told.set(True)
-        try:
+        with _quietly():
             return self._inside.__exit__(*left_by)
-        finally:
-            _told.reset(token)
 
     async def __aenter__(self) -> Any:
-        token = _told.set(True)
-        try:
+        with _quietly():
             return await self._inside.__aenter__()
-        finally:
-            _told.reset(token)
 
     async def __aexit__(self, *left_by: Any) -> Any:
-        token = _told.set(True)
-        try:
+        with _quietly():
             return await self._inside.__aexit__(*left_by)
-        finally:
-            _told.reset(token)
 
 
 def _current() -> RolloutSpan | None:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from rollspan.scope import Scope
+from rollspan.session_scopes import SessionPhase
 from rollspan.span import RolloutSpan
 
 
-class Timed(Scope):
-    """A span below `above`, of a session or a step."""
+class Timed(SessionPhase):
+    """A span below another one, of a session or a step."""
 
-    __slots__ = ("_above", "_entered", "_name", "_said")
-
-    def __init__(self, above: RolloutSpan, name: str, said: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._above = above
-        self._name = name
-        self._said = said
+    __slots__ = ()
 
     def _start(self) -> RolloutSpan | None:
-        return self._above.owner.start_phase(self._name, self._said, self._above)
-
-    def _finish(self, span: RolloutSpan, exc: BaseException | None) -> None:
-        if exc is not None:
-            span.fail(exc)
-        span.end()
+        above = self._session
+        return above.owner.start_phase(self._name, self._attributes, above)  # type: ignore[no-any-return]
 
 
 class Both:
