@@ -21,6 +21,7 @@ from rollspan import config, semconv, view
 from rollspan.cli.main import COMMANDS
 from rollspan.testing import OtlpReceiver, Recording
 from tests.faults.protections import PROTECTIONS
+from tests.perf.reading import events
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,6 +31,7 @@ STATUSES = {
     "README.md": {"accepted": 2},
     "concepts.md": {"accepted": 1, "failed": 1, "rejected": 1},
     "configuration.md": {"accepted": 1},
+    "performance-tracing.md": {"accepted": 2},
     "getting-started.md": {"accepted": 6, "dropped": 1, "failed": 1},
     "specification.md": {"accepted": 1},
 }
@@ -150,6 +152,15 @@ def test_python_runs_and_is_recorded(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "rollspan:" not in done.stderr
     assert Counter(record["status"] for record in records(tmp_path)) == STATUSES[page.name]
+
+
+def test_scopes_of_the_page_about_them_are_in_their_file(tmp_path: Path) -> None:
+    """Each step with its scopes, once."""
+    (tmp_path / "train.py").write_text(program(ROOT / "docs/performance-tracing.md"))
+    run([sys.executable, "train.py"], tmp_path, ROLLSPAN_ENABLED="1", ROLLSPAN_DIR=str(tmp_path / "data"))
+    scopes = ["load_batch", "train_batch", "forward", "backward", "weights_saved"]
+    found = [event["name"] for event in events(tmp_path / "data/perf-r0.json") if event["ph"] in "Xi"]
+    assert sorted(found) == sorted([*scopes * 2, "step 0", "step 1"])
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name in STATUSES], ids=name)

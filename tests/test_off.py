@@ -94,6 +94,7 @@ MACHINERYS = {
         "adopt",
         "change",
         "checkpoint",
+        "keep_up",
         "end_span",
         "fail",
         "find_open",

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from rollspan import health
+from rollspan import health, semconv
 from rollspan.config import Settings
-from rollspan.resource import DEFAULT_SERVICE_NAME, INSTANCE_ID, SERVICE_NAME, build_resource
+from rollspan.resource import DEFAULT_SERVICE_NAME, SERVICE_NAME, build_resource
 
 
 @pytest.fixture(autouse=True)
@@ -76,14 +76,14 @@ def test_what_is_known_of_the_run_is_told_and_nothing_else() -> None:
 def test_each_call_gives_a_new_instance() -> None:
     """A process and a forked child that asks again differ in nothing but `service.instance.id`."""
     first, second = build_resource(Settings(run_id="r")), build_resource(Settings(run_id="r"))
-    assert uuid.UUID(str(first[INSTANCE_ID])) != uuid.UUID(str(second[INSTANCE_ID]))
-    assert first | {INSTANCE_ID: ""} == second | {INSTANCE_ID: ""}
+    assert uuid.UUID(str(first[semconv.INSTANCE_ID])) != uuid.UUID(str(second[semconv.INSTANCE_ID]))
+    assert first | {semconv.INSTANCE_ID: ""} == second | {semconv.INSTANCE_ID: ""}
 
 
 def test_an_instance_id_of_the_user_begins_each_processes_own(monkeypatch: Any) -> None:
     """All processes inherit the user's id, so each one adds to it."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=pod%207")
-    first, second = (str(build_resource(Settings())[INSTANCE_ID]) for _ in range(2))
+    first, second = (str(build_resource(Settings())[semconv.INSTANCE_ID]) for _ in range(2))
     assert first.startswith("pod 7-")
     assert second.startswith("pod 7-")
     assert first != second

@@ -148,6 +148,7 @@ class Kept:
             self.lock,
             {},
             is_open=lambda trace: trace in self.open,
+            keep_up=lambda: None,
             build=lambda: (self.deliveries, None),  # type: ignore[arg-type,return-value]
             max_bytes=max_bytes,
             checkpoint_interval=3600,

@@ -157,7 +157,7 @@ class step(Scope):  # noqa: N801
 
 
 def current_span() -> Any:
-    """The innermost phase that is open here (a session's root where there is none), or the null object."""
+    """The innermost phase that is open here (the root of the session or step where there is none), or the null object."""
     if switch.runtime() is None:
         return NULL
     return _late().current() or NULL

@@ -44,7 +44,27 @@ def attach(span: RolloutSpan) -> Any:
 
 def attach_step(span: RolloutSpan) -> Any:
     """Make a trainer's step current: its own spans hang below it, sessions only link to it."""
-    return set_current(Context({**get_current(), SPAN_KEY: span, _STEP_KEY: span}))
+    here = get_current()
+    inside = {**here, SPAN_KEY: span, _STEP_KEY: span}
+    around = current()
+    if around is None or not hasattr(
+        around.owner, "session_id"
+    ):  # a session goes on in a step that begins inside of it
+        inside[PHASE_KEY] = span
+    return set_current(Context(inside))
+
+
+def fall_back_to(span: RolloutSpan) -> None:
+    """Have phases that begin here, where nothing is current, be those of a step that is in no block.
+
+    It stays so until the step is over: ended spans are skipped. For OpenTelemetry nothing is current all the same.
+    """
+    set_current(Context({**get_current(), PHASE_KEY: span}))
+
+
+def falls_back_to(span: RolloutSpan) -> bool:
+    """Whether that was said here, and nothing is current in between."""
+    return get_current().get(PHASE_KEY) is span
 
 
 def detach(token: Any) -> None:
@@ -71,7 +91,7 @@ def in_a_finalizer() -> bool:
 
 
 def current() -> RolloutSpan | None:
-    """The innermost span of a session that is open in the current context; ended ones are skipped."""
+    """The innermost span of ours that is open in the current context; ended ones are skipped."""
     span: RolloutSpan | None = get_current().get(PHASE_KEY)  # type: ignore[assignment]
     while span is not None and (span.row[END] is not None or span.owner.runtime.abandoned):
         span = span.parent

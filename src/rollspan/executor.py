@@ -61,6 +61,8 @@ class TracedExecutor(Executor):
             here = carriers.wrap(fn)
             if self._shares_memory:
                 return here
+            if not hasattr(span.owner, "session_id"):  # a step's scopes are for its own process to time
+                return fn
             at_home = span.owner.tracer is None  # our own export takes the child's spans too
             return _Task(
                 here, _Elsewhere(fn, carriers.inject(span), runtime.settings, not at_home), span.owner

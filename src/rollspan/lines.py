@@ -44,7 +44,9 @@ from .spandata import KIND_INTERNAL, STATUS_UNSET, Link, SpanData
 
 REF, PARENT, NAME, KIND, START, END, ATTRIBUTES, STATUS, MESSAGE = range(9)
 """Where things stand in a span's row."""
-WRITE_EVERY: Final = 512  # finished spans: bounds a line's length and what a session holds in memory
+WRITE_EVERY: Final = (
+    64  # finished spans: bounds a line's length, which costs more beyond that of an attribute
+)
 
 GOES_ON, ENDS, PASSES = b"s", b"e", b"x"
 _KINDS = frozenset(GOES_ON + ENDS + PASSES)

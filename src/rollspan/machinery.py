@@ -22,7 +22,7 @@ class Lines(Protocol):
 
 
 class OpenTrace(Protocol):
-    """A session or step that has not ended."""
+    """A session, step or stretch that has not ended."""
 
     def checkpoint(self, older_than_ns: int) -> None:
         """Write what it has finished so far, if it is older than that."""
@@ -69,6 +69,10 @@ class Machinery(Protocol):
     @property
     def steps(self) -> MutableMapping[bytes, Any]:
         """Open steps by trace id, 32 hex digits."""
+
+    @property
+    def stretches(self) -> MutableMapping[bytes, Any]:
+        """Open stretches by trace id, 32 hex digits."""
 
     @property
     def abandoned(self) -> bool:

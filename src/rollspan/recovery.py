@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import exporters, fold, health, lines, owner, place
 from .config import Settings
 from .delivery import Batch, Delivery, batches, carried
-from .exporters.jsonl import KnownIds
+from .exporters.known import KnownIds
 from .joiner import Joiner
 from .journal import START, Position
 from .left import Left, Standing, journals, sweep
@@ -82,10 +82,12 @@ def _settings_of(left: Left, mine: Settings) -> Settings:
 
 
 def _skip_known(batch: Batch, known: set[str]) -> Batch:
-    return Batch(
-        batch.end,
-        [f for f in batch.finished if (record := f.record) is None or record.get("trace_id") not in known],
-    )
+    return Batch(batch.end, [finished for finished in batch.finished if _trace_id(finished) not in known])
+
+
+def _trace_id(finished: FinishedTrace) -> Any:
+    record = finished.record
+    return f"{finished.spans[0].trace_id:032x}" if record is None else record.get("trace_id")
 
 
 def _deliver(
@@ -100,7 +102,7 @@ def _deliver(
 ) -> bool:
     """Bring one exporter to the journal's end; False where it could not be reached in time.
 
-    `note` is called when it has got on. Of sessions that are `known` it has the records already.
+    `note` is called when it has got on. Of traces that are `known` it has all already.
     """
     ids: set[str] | None = None
     for finished, end in _read(left, delivery.cursor):

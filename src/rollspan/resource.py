@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .spandata import AttributeValue
 
 SERVICE_NAME = "service.name"
-INSTANCE_ID = "service.instance.id"
 DEFAULT_SERVICE_NAME = "rollspan"
 """The service's name where OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES give none."""
 
@@ -32,7 +31,8 @@ def build_resource(settings: Settings) -> dict[str, AttributeValue]:
     if str(attributes.get(SERVICE_NAME, "")).partition(":")[0] in ("", "unknown_service"):
         attributes[SERVICE_NAME] = DEFAULT_SERVICE_NAME
     attributes.setdefault("host.name", socket.gethostname())
-    attributes[INSTANCE_ID] = _instance_id(attributes.get(INSTANCE_ID))
+    attributes[semconv.PROCESS_ID] = os.getpid()
+    attributes[semconv.INSTANCE_ID] = _instance_id(attributes.get(semconv.INSTANCE_ID))
     ours: dict[str, AttributeValue | None] = {
         semconv.RUN_ID: settings.run_id or None,
         semconv.SYSTEM: settings.system,
@@ -64,5 +64,5 @@ def _instance_id(given: AttributeValue | None) -> str:
     # Not uuid.uuid4(), which a job's own tests may have replaced.
     own = str(uuid.UUID(bytes=os.urandom(16), version=4))
     pairs = (part.partition("=") for part in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
-    by_user = any(key.strip() == INSTANCE_ID and value.strip() for key, _, value in pairs)
+    by_user = any(key.strip() == semconv.INSTANCE_ID and value.strip() for key, _, value in pairs)
     return f"{given}-{own[:8]}" if by_user and given else own

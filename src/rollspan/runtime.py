@@ -87,7 +87,8 @@ class Runtime:
         self.common = fit(common, settings.attribute_max_bytes)
         self.common_json = orjson.Fragment(orjson.dumps(self.common))
         self.live: dict[bytes, Any] = {}
-        self.steps: dict[bytes, OpenTrace] = {}
+        self.steps: dict[bytes, Any] = {}
+        self.stretches: dict[bytes, Any] = {}
         self.abandoned = False
         self.sampler = sampler_from_environment()
         self._owner: owner.Owner | None = None
@@ -111,7 +112,8 @@ class Runtime:
             self.journal,
             self.lock,
             self.live,
-            is_open=lambda trace: trace in self.live or trace in self.steps,
+            is_open=lambda trace: trace in self.live or trace in self.steps or trace in self.stretches,
+            keep_up=self._keep_up,
             build=lambda: self._build(described),
             max_bytes=settings.journal_max_bytes,
             checkpoint_interval=settings.checkpoint_interval,
@@ -148,6 +150,11 @@ class Runtime:
     def _wake(self) -> None:
         if self._worker is not None:
             self._worker.wake()
+
+    def _keep_up(self) -> None:
+        """Write what was timed since the last time."""
+        for work in [*self.steps.values(), *self.stretches.values()]:
+            work.keep_up()
 
     def start(self) -> None:
         """Make files and threads before the first session looks at the clock: its time is not theirs."""
@@ -236,7 +243,7 @@ class Runtime:
                 "(mark_accepted, mark_rejected, mark_failed or mark_dropped gives one)",
                 forgotten,
             )
-        for trace in [*self.live.values(), *self.steps.values()]:
+        for trace in [*self.live.values(), *self.steps.values(), *self.stretches.values()]:
             self._end(trace)
         health.speak()
         with self.lock:
@@ -270,7 +277,7 @@ class Runtime:
     def forked(self) -> Runtime:
         """In a forked child: leave the parent's files, locks and sessions alone; a runtime of the child's own."""
         self.abandoned = True
-        for trace in self.live.values():
+        for trace in [*self.live.values(), *self.steps.values(), *self.stretches.values()]:
             trace.bare = False  # their phases look whether they are the parent's
         self.lock = threading.RLock()
         health.wait_for(self.lock)

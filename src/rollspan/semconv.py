@@ -103,3 +103,12 @@ ALGORITHM: Final = "rl.algorithm"
 WORLD_SIZE: Final = "rollout.world_size"
 STEP_DISPATCHED: Final = "rollout.step.dispatched"  # sessions submitted in the step
 STEP_CONSUMED: Final = "rollout.step.consumed"  # sessions consumed in the step
+
+# Timed scopes, which may be of a session, of a step, or of a process between its steps.
+PROCESS_NAME: Final = "process"
+CATEGORY: Final = "rollout.category"  # compute, comm, io, sync, scheduler, instr, misc
+INSTANT: Final = "rollout.instant"  # bool: a moment, without a length
+PROCESS_ID: Final = "process.pid"
+INSTANCE_ID: Final = "service.instance.id"
+THREAD_ID: Final = "thread.id"
+THREAD_NAME: Final = "thread.name"

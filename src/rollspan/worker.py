@@ -38,6 +38,7 @@ class Worker:
         live: Mapping[bytes, OpenTrace],
         *,
         is_open: Callable[[bytes], bool],
+        keep_up: Callable[[], None],
         build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]],
         max_bytes: int,
         checkpoint_interval: float,
@@ -47,12 +48,14 @@ class Worker:
     ) -> None:
         """`build` makes deliveries and metrics, in the worker's thread: loading them takes a while.
 
-        `live` are the open sessions, by trace id; `is_open` knows the open steps as well.
+        `live` are the open sessions, by trace id; `is_open` knows the open steps as well. `keep_up` has these written
+        what is new in them.
         """
         self._journal = journal
         self._lock = lock
         self._live = live
         self._is_open = is_open
+        self._keep_up = keep_up
         self._build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]] | None = build
         self._deliveries: Sequence[ThreadedDelivery] = ()
         self._metrics: MetricsSink | None = None
@@ -109,6 +112,7 @@ class Worker:
                 finally:
                     self.built.set()
             self._checkpoint()
+            self._guarded(self._keep_up)
             while not self._journal.abandoned:
                 chunk, begins, ends = self._journal.read(self._head)
                 if not chunk:

@@ -243,7 +243,7 @@ def test_the_trainers_steps_are_traced_and_linked_to(traced: Run) -> None:
         assert set(named) == {
             *("train.rollout", "workflow_executor.prepare_batch", "train.update_weights", "train.done"),
         }
-        assert named["train.rollout"].attributes["areal.category"] == "compute"
+        assert named["train.rollout"].attributes["rollout.category"] == "compute"
         assert named["workflow_executor.prepare_batch"].parent_id == named["train.rollout"].span_id
         assert named["train.update_weights"].parent_id == root.span_id
         assert root.attributes["rollout.step.consumed"] == 4

@@ -16,8 +16,10 @@ import orjson
 import pytest
 
 from rollspan.exporters.base import Delivered, Retry
-from rollspan.exporters.jsonl import KnownIds, RecordFile
+from rollspan.exporters.files import DataFiles
+from rollspan.exporters.known import KnownIds
 from rollspan.exporters.lockedfile import LockedFile
+from rollspan.finished import FinishedTrace
 from rollspan.record import to_line
 
 from .samples import RESOURCE, changed, session
@@ -25,11 +27,11 @@ from .samples import RESOURCE, changed, session
 WRITER = """
     import sys, time
     from pathlib import Path
-    from rollspan.exporters.jsonl import RecordFile
+    from rollspan.exporters.files import DataFiles
     from rollspan.finished import FinishedTrace
     def write(file, *ids):
         return file.export([FinishedTrace((), {"session_id": i, "status": "accepted"}) for i in ids], {}, 1.0)
-    file = RecordFile(Path(sys.argv[1]), 0)
+    file = DataFiles(Path(sys.argv[1]), 0)
 """
 
 
@@ -55,13 +57,13 @@ def ids(*numbers: int) -> list[Any]:
     return [session(number).record["session_id"] for number in numbers]  # type: ignore[index]
 
 
-def export(file: RecordFile, *numbers: int) -> Any:
+def export(file: DataFiles, *numbers: int) -> Any:
     return file.export([session(number) for number in numbers], RESOURCE, 1.0)
 
 
 def test_writes_one_line_a_record(tmp_path: Path) -> None:
-    """Records come out as they went in, steps (which have none) are passed over, order is kept."""
-    file = RecordFile(tmp_path, 3)
+    """Records come out as they went in, steps (which have none) go elsewhere, order is kept."""
+    file = DataFiles(tmp_path, 3)
     step = changed(session(9), record=None)
     assert file.export([session(1), step, session(2)], RESOURCE, 1.0) == Delivered()
     assert export(file, 3) == Delivered()
@@ -70,11 +72,11 @@ def test_writes_one_line_a_record(tmp_path: Path) -> None:
     assert [orjson.loads(line) for line in lines] == [session(n).record for n in (1, 2, 3)]
 
 
-def test_nothing_is_made_before_the_first_record(tmp_path: Path) -> None:
-    """Making the exporter, and giving it steps alone, leaves the disk as it was."""
+def test_nothing_is_made_before_there_is_something_to_write(tmp_path: Path) -> None:
+    """Making the exporter, and giving it spans of other processes' sessions alone, leaves the disk as it was."""
     directory = tmp_path / "data"
-    file = RecordFile(directory, 0)
-    assert file.export([changed(session(), record=None)], RESOURCE, 1.0) == Delivered()
+    file = DataFiles(directory, 0)
+    assert file.export([FinishedTrace(session().spans[1:], None)], RESOURCE, 1.0) == Delivered()
     file.close()
     assert not directory.exists()
 
@@ -86,7 +88,7 @@ def test_permissions_are_exactly_those_asked_for(tmp_path: Path, mode: int, dire
     """The umask has no say, and who may read the file may enter its folder."""
     before = os.umask(0o077)
     try:
-        file = RecordFile(tmp_path / "deep" / "data", 0, mode=mode)
+        file = DataFiles(tmp_path / "deep" / "data", 0, mode=mode)
         export(file, 1)
         file.close()
     finally:
@@ -103,7 +105,7 @@ def test_git_ignores_our_folder_and_never_somebody_elses(tmp_path: Path) -> None
     project.mkdir()
     (project / "main.py").touch()
     for directory in (new, journals, project):
-        file = RecordFile(directory, 0)
+        file = DataFiles(directory, 0)
         export(file, 1)
         file.close()
     assert (new / ".gitignore").read_text() == (journals / ".gitignore").read_text() == "*\n"
@@ -114,14 +116,14 @@ def test_a_second_process_of_the_rank_gets_a_file_of_its_own(tmp_path: Path) -> 
     """Two live processes of one rank never share a file; a name becomes free when its process ends."""
     other = spawn(tmp_path, "write(file, 'theirs'); print('ready', flush=True); sys.stdin.read()")
     assert other.stdout and other.stdout.readline() == "ready\n"
-    mine = RecordFile(tmp_path, 0)
+    mine = DataFiles(tmp_path, 0)
     export(mine, 1)
     assert mine.path is not None
     assert mine.path.name.startswith("sessions-r0.") and mine.path.name.endswith(f".{os.getpid()}.jsonl")
     assert ids_in(mine.path) == ids(1)
     assert ids_in(tmp_path / "sessions-r0.jsonl") == ["theirs"]
     other.communicate()
-    third = RecordFile(tmp_path, 0)
+    third = DataFiles(tmp_path, 0)
     export(third, 2)
     third.close()
     mine.close()
@@ -134,7 +136,7 @@ def test_a_killed_process_gives_its_file_up(tmp_path: Path) -> None:
     assert other.stdout and other.stdout.readline() == "ready\n"
     other.send_signal(signal.SIGKILL)
     other.communicate()
-    file = RecordFile(tmp_path, 0)
+    file = DataFiles(tmp_path, 0)
     export(file, 1)
     file.close()
     assert ids_in(tmp_path / "sessions-r0.jsonl") == ["a", "b", *ids(1)]
@@ -158,7 +160,7 @@ def test_a_forked_child_does_not_free_its_parents_lock(tmp_path: Path, closing: 
         """,
     )
     assert other.stdout and other.stdout.readline() == "ready\n"
-    mine = RecordFile(tmp_path, 0)
+    mine = DataFiles(tmp_path, 0)
     export(mine, 1)
     assert mine.path is not None and mine.path.name != "sessions-r0.jsonl"
     mine.close()
@@ -182,7 +184,7 @@ def test_the_parents_lock_ends_with_it_although_a_child_lives(tmp_path: Path) ->
         """,
     )
     assert other.stdout and other.stdout.readline() == "ready\n"
-    mine = RecordFile(tmp_path, 0)
+    mine = DataFiles(tmp_path, 0)
     export(mine, 1)
     assert mine.path == tmp_path / "sessions-r0.jsonl"
     mine.close()
@@ -195,7 +197,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "sessions-r0.jsonl"
     whole, torn = to_line(session(1).record or {}), to_line(session(2).record or {})
     path.write_bytes(whole + torn[:cut])
-    file = RecordFile(tmp_path, 0)
+    file = DataFiles(tmp_path, 0)
     export(file, 3)
     file.close()
     assert ids_in(path) == ids(1, 3)
@@ -206,7 +208,7 @@ def test_a_whole_last_line_is_only_ended(tmp_path: Path) -> None:
     path = tmp_path / "sessions-r0.jsonl"
     record = {**(session(1).record or {}), "workflow": "w" * 200_000}
     path.write_bytes(to_line(record)[:-1])
-    file = RecordFile(tmp_path, 0)
+    file = DataFiles(tmp_path, 0)
     export(file, 2)
     file.close()
     assert ids_in(path) == ids(1, 2)
@@ -214,7 +216,7 @@ def test_a_whole_last_line_is_only_ended(tmp_path: Path) -> None:
 
 def test_rotates_by_size_and_loses_nothing(tmp_path: Path) -> None:
     """No file grows beyond the limit, numbers rise with time, and the name's lock is held all the while."""
-    file = RecordFile(tmp_path, 0, max_bytes=4000)
+    file = DataFiles(tmp_path, 0, max_bytes=4000)
     for number in range(20):
         assert export(file, number) == Delivered()
         assert not is_free(tmp_path / "sessions-r0.jsonl")
@@ -224,7 +226,7 @@ def test_rotates_by_size_and_loses_nothing(tmp_path: Path) -> None:
     assert all(path.stat().st_size <= 4000 for path in parts)
     found = [i for path in [*parts, tmp_path / "sessions-r0.jsonl"] for i in ids_in(path)]
     assert found == ids(*range(20))
-    again = RecordFile(tmp_path, 0, max_bytes=100)
+    again = DataFiles(tmp_path, 0, max_bytes=100)
     export(again, 20, 21)
     again.close()
     assert KnownIds(0, tmp_path).now() == set(ids(*range(22)))
@@ -242,11 +244,11 @@ def is_free(path: Path) -> bool:
 
 def test_a_rotation_that_was_killed_halfway_doubles_nothing(tmp_path: Path) -> None:
     """Killed between its two steps, a rotation leaves one file under two names, and is then completed."""
-    first = RecordFile(tmp_path, 0)
+    first = DataFiles(tmp_path, 0)
     export(first, 1)
     first.close()
     os.link(tmp_path / "sessions-r0.jsonl", tmp_path / "sessions-r0.1.jsonl")
-    second = RecordFile(tmp_path, 0, max_bytes=100)
+    second = DataFiles(tmp_path, 0, max_bytes=100)
     export(second, 2)
     second.close()
     assert ids_in(tmp_path / "sessions-r0.1.jsonl") == ids(1)
@@ -257,7 +259,7 @@ def test_a_rotation_that_was_killed_halfway_doubles_nothing(tmp_path: Path) -> N
 def test_a_file_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
     """Removing the folder of a running job costs what was in it, and nothing that comes later."""
     directory = tmp_path / "data"
-    file = RecordFile(directory, 0)
+    file = DataFiles(directory, 0)
     export(file, 1)
     for path in directory.iterdir():
         path.unlink()
@@ -271,7 +273,7 @@ def test_a_place_that_cannot_be_written_to_is_said_and_tried_again(tmp_path: Pat
     """A file where the folder should be gives Retry with the place in it; when it is gone, records arrive."""
     blocked = tmp_path / "data"
     blocked.write_text("")
-    file = RecordFile(blocked, 0)
+    file = DataFiles(blocked, 0)
     answer = export(file, 1)
     assert isinstance(answer, Retry)
     assert str(blocked) in answer.reason

@@ -271,11 +271,17 @@ PROTECTIONS = (
         "tests/backends/test_kills.py::test_a_demo_killed_at_random_moments_loses_no_session",
         *_JOURNAL_IN_A_FILE,
     ),
+    Protection(
+        "tests/perf/test_scopes.py::test_scopes_survive_a_kill",
+        "worker.py",
+        "            self._guarded(self._keep_up)\n",
+        "",
+    ),
     # Disks.
     Protection(
         "tests/faults/test_disks.py::test_a_full_disk_under_the_file",
-        "exporters/jsonl.py",
-        'return Retry(f"cannot write records to {place}: {error.strerror or error}")',
+        "exporters/files.py",
+        'return Retry(f"cannot write {what} to {part.why(error)}")',
         "return Delivered()",
     ),
     Protection(
@@ -398,9 +404,9 @@ PROTECTIONS = (
     ),
     Protection(
         "tests/exporters/test_jsonl.py::test_a_line_that_a_killed_writer_left_torn_is_cut_off",
-        "exporters/jsonl.py",
-        "                    mend(path)\n",
-        "                    pass\n",
+        "exporters/known.py",
+        "                        mend(path)\n",
+        "                        pass\n",
     ),
     Protection(
         "tests/faults/test_context.py::test_generators_closed_by_the_garbage_collector",

@@ -13,7 +13,7 @@ from rollspan.spandata import AttributeValue
 
 from . import third_party
 from .base import Exporter, MetricsSink
-from .jsonl import RecordFile
+from .files import DataFiles
 from .otlp import RecordExporter, TraceExporter, protocol_of
 from .third_party import ThirdPartyExporter, UnknownExporterError
 
@@ -42,8 +42,8 @@ class ExporterSettings(Protocol):
 
 
 def build(settings: ExporterSettings) -> list[Exporter]:
-    """The file of records, and an exporter for each name in the settings. A name nobody knows is reported once."""
-    file = RecordFile(settings.dir, settings.rank, mode=settings.file_mode, max_bytes=settings.file_max_bytes)
+    """The files, and an exporter for each name in the settings. A name nobody knows is reported once."""
+    file = DataFiles(settings.dir, settings.rank, mode=settings.file_mode, max_bytes=settings.file_max_bytes)
     built: list[Exporter] = [file]
     for signal, names in (("traces", settings.traces_exporters), ("records", settings.records_exporters)):
         for name in names:

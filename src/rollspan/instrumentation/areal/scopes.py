@@ -6,68 +6,14 @@ From that the step itself is known, to which sessions link.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
-import rollspan
-from rollspan import context, health, switch
-from rollspan.attributes import fit_name
+from rollspan import health, perf, switch
 from rollspan.instrumentation.patches import Patches
 
-from .timed import Both, Timed
-
-_STEP: Final = "global_step"
-_CATEGORY: Final = "areal.category"
-
-
-class _TrainerStep:
-    """The step that this process's trainer is in, if it has one."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: Any = None
-
-    def at(self, number: int) -> None:
-        """The trainer is in this step now, which may be a new one."""
-        with self._lock:
-            if self.current() is None or self._open.number != number:
-                self._end()
-                self._open = rollspan.step(number)._start()  # noqa: SLF001 - no block holds it
-
-    def current(self) -> Any:
-        """The step, or None."""
-        step = self._open
-        return step if step is not None and not step.ended and not step.abandoned else None
-
-    def over(self) -> None:
-        """The trainer has done with it."""
-        with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        step, self._open = self._open, None
-        if step is not None:
-            step.finish()
-
-
-_step = _TrainerStep()
-
-
-def _ours(name: str, category: Any, args: Any) -> Any:
-    """Our scope for one of AReaL's, or None where it belongs to nothing."""
-    said = dict(args) if isinstance(args, Mapping) else {}
-    current = context.current()
-    if current is None:
-        number = said.get(_STEP)
-        if type(number) is int:
-            _step.at(number)
-        current = _step.current()
-        if current is None:
-            return None
-    said[_CATEGORY] = str(getattr(category, "value", category) or "misc")
-    return Timed(current, fit_name(name), said)
+from .timed import Both
 
 
 def wrap(patches: Patches, tracer: ModuleType) -> None:
@@ -79,23 +25,19 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
             if not patches.active or switch.runtime() is None:
                 return made
             try:
-                ours = _ours(name, kwargs.get("category"), kwargs.get("args"))
+                ours = perf.trace_scope(name, category=kwargs.get("category"), args=kwargs.get("args"))
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.scope")
                 return made
-            return made if ours is None else Both(ours, made)
+            return Both(ours, made)
 
         return trace_scope
 
     def instant(inside: Callable[..., Any]) -> Callable[..., Any]:
         def instant(name: str, **kwargs: Any) -> Any:
             try:
-                ours = None
-                if patches.active and switch.runtime() is not None:
-                    ours = _ours(name, kwargs.get("category"), kwargs.get("args"))
-                if ours is not None:
-                    with ours:
-                        pass
+                if patches.active:
+                    perf.instant(name, category=kwargs.get("category"), args=kwargs.get("args"))
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.instant")
             return inside(name, **kwargs)
@@ -105,7 +47,7 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
     def save(inside: Callable[..., Any]) -> Callable[..., Any]:
         def save(**kwargs: Any) -> Any:
             try:
-                _step.over()
+                perf.save()
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.save")
             return inside(**kwargs)

@@ -1,0 +1,151 @@
+"""Scopes that are timed: of the session or step that is current, else of the process between its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import rollspan
+from rollspan import health, names, semconv, stretches, switch, threads
+from rollspan.phases import phase
+from rollspan.scope import Scope
+from rollspan.scope import late_context as _late
+
+from . import trainer_step
+from .categories import Category, CategoryLike, category_name
+
+if TYPE_CHECKING:
+    from rollspan.span import RolloutSpan
+
+_known = names.known
+_MOST_CATEGORIES: Final = 64
+_KEYS: Final = (str, Category, type(None))
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+GLOBAL_STEP: Final = "global_step"
+"""The argument by which a trainer without `step` blocks says in which step it is."""
+
+
+class TimedScope(phase):
+    """A phase that needs no session."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, given: dict[str, Any]) -> None:
+        try:
+            self._said = _known[name]
+        except Exception:  # noqa: BLE001 - not known yet, or nothing that can be a name
+            self._said = names.said_by(name)
+        self._attributes = given
+        self._entered = None
+        self.owner = None  # type: ignore[assignment]  # see `phase`
+
+    def _again(self) -> Scope:
+        return TimedScope(self._said[0], {**self._attributes, **threads.here.about})
+
+    def _start(self) -> RolloutSpan | None:
+        runtime = switch.runtime()
+        if runtime is None:
+            return None
+        around = _late().current() or _late().current_step() or trainer_step.current()
+        name = self._said[0]
+        span = None if around is None else around.owner.start_phase(name, self._attributes, around)
+        return span or stretches.start_phase(runtime, name, self._attributes)
+
+
+class _SaysItsStep(TimedScope):
+    """One that has the argument `global_step`."""
+
+    __slots__ = ()
+
+    def _again(self) -> Scope:
+        return _SaysItsStep(self._said[0], {**self._attributes, **threads.here.about})
+
+    def __enter__(self) -> Any:
+        try:
+            self._look()
+        except Exception:  # noqa: BLE001
+            health.internal_error("perf.step")
+        return super().__enter__()
+
+    def _start(self) -> RolloutSpan | None:
+        self._look()
+        return super()._start()
+
+    def _look(self) -> None:
+        """Be in that step, unless a session or a step's block is current."""
+        if switch.runtime() is None:
+            return
+        step, context = trainer_step.current(), _late()
+        number = self._attributes.get(GLOBAL_STEP)
+        is_in_it = step is not None and step.number == number and context.falls_back_to(step)
+        if is_in_it or type(number) is not int:
+            return
+        around = context.current()
+        if (around is None or around is step) and context.current_step() is None:
+            context.fall_back_to(trainer_step.at(number))
+
+
+def trace_scope(
+    name: str, *, category: CategoryLike = None, args: Mapping[str, Any] | None = None
+) -> TimedScope:
+    """A timed scope: a context manager, sync or async, or a decorator.
+
+    It is a span of the session that is current, else of the trainer's step, else of the process's own trace. `args`
+    are attributes; `global_step` among them, outside of any session and step, begins the trainer's step of that
+    number, which `save` ends, or the next number.
+    """
+    try:
+        said = threads.here.with_category[category]
+    except (KeyError, TypeError):
+        said = _said_of(category)
+    if not args:
+        return TimedScope(name, said.copy())
+    try:
+        given = dict(args)
+    except (TypeError, ValueError):
+        health.warn_once(
+            "perf.args", "rollspan: scope %r has args=%r, which is no mapping: left out", name, args
+        )
+        given = {}
+    given.update(said)
+    return (_SaysItsStep if GLOBAL_STEP in given else TimedScope)(name, given)
+
+
+def _said_of(category: CategoryLike) -> dict[str, Any]:
+    said = {semconv.CATEGORY: category_name(category), **threads.here.about}
+    known = threads.here.with_category
+    if category.__class__ in _KEYS and len(known) < _MOST_CATEGORIES:
+        known[category] = said
+    return said
+
+
+atrace_scope = trace_scope
+"""The same, for those who know it by this name: a scope is entered by `async with` too."""
+
+
+def trace_perf(name: str, *, category: CategoryLike = None) -> Callable[[_F], _F]:
+    """A decorator: every call of the function (plain, coroutine, generator) is a timed scope."""
+    return trace_scope(name, category=category)
+
+
+def instant(name: str, *, category: CategoryLike = None, args: Mapping[str, Any] | None = None) -> None:
+    """A moment on the timeline; where it belongs, as a scope."""
+    if switch.runtime() is not None:
+        with trace_scope(name, category=category, args={**(args or {}), semconv.INSTANT: True}):
+            pass
+
+
+def save(step: int | None = None, *, force: bool = False) -> None:
+    """The trainer's step, of that number or whatever it is, is over; with `force` wait until it is in the file."""
+    try:
+        here = trainer_step.current()
+        if here is not None and (step is None or step == here.number):
+            trainer_step.over()
+        if force:
+            runtime = switch.runtime()
+            if runtime is not None:
+                rollspan.flush(runtime.settings.exit_timeout)
+    except Exception:  # noqa: BLE001
+        health.internal_error("perf.save")

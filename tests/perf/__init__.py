@@ -1,0 +1,1 @@
+"""Timed scopes and the timeline."""
