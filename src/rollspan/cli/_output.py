@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NoReturn
 
 from rich.console import Console, RenderableType
 
@@ -29,9 +30,16 @@ def print_parts(parts: Iterable[RenderableType]) -> None:
 
 def write_lines(lines: Iterable[bytes]) -> None:
     """Lines for programs, as they are."""
-    try:
+    with raw_output() as file:
         for line in lines:
-            sys.stdout.buffer.write(line)
+            file.write(line)
+
+
+@contextlib.contextmanager
+def raw_output() -> Iterator[BinaryIO]:
+    """Standard output for bytes."""
+    try:
+        yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         _leave_quietly()

@@ -13,6 +13,7 @@ from rollspan import __version__
 COMMANDS: Final[dict[str, str]] = {
     "demo": "Train a tiny policy over real HTTP, and see every rollout traced.",
     "show": "Show a run's records: the table, and the waterfall of a rollout.",
+    "timeline": "Put all ranks' scopes, profiles and rollouts into one file for Perfetto.",
     "fold": "Turn the Collector's OTLP/JSON lines into records.",
     "recover": "Deliver what dead processes left behind.",
     "replay": "Send a kept journal to an endpoint.",

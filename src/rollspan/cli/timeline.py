@@ -1,0 +1,127 @@
+"""`rollspan timeline`: scopes, profiles and sessions of all ranks in one file that Perfetto opens."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from rollspan.cli._output import raw_output
+from rollspan.perf.survey import Survey, Window
+from rollspan.perf.timeline import Contents, write_timeline
+from rollspan.view.files import shortened
+from rollspan.view.text import count, duration, safe
+
+_STEPS = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
+
+
+@click.command(name="timeline")
+@click.argument("directory", metavar="[DIR]", envvar="ROLLSPAN_DIR", default="rollspan-data")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Where to write it: .gz at its end packs it, - is standard output. [default: DIR/timeline.json.gz]",
+)
+@click.option("--steps", metavar="A-B", help="Only what overlaps these steps, or a single one.")
+@click.pass_context
+def command(context: click.Context, directory: str, output: str | None, steps: str | None) -> None:
+    """Put all ranks' scopes, profiles and rollouts into one file for https://ui.perfetto.dev.
+
+    DIR is what ROLLSPAN_DIR named for the run [default: $ROLLSPAN_DIR, else ./rollspan-data]. What is in it and
+    below, plain or packed, is merged: perf-r*.json with scopes and steps, profile-r*.json of torch's profiler,
+    sessions-r*.jsonl with rollouts. The file is a Chrome trace, which other viewers open too.
+
+    Exit codes: 0; 1 nothing found, or something damaged (the good is written); 2 wrong use.
+    """
+    folder = Path(directory)
+    wanted = None if steps is None else _numbers(steps)
+    if not folder.is_dir():
+        raise click.UsageError(
+            f"No such directory: {directory}. Name the one that the run wrote to, its ROLLSPAN_DIR; without "
+            "ROLLSPAN_ENABLED=1 in the run's environment nothing is recorded."
+        )
+    problems: list[str] = []
+    survey = Survey(folder, problems)
+    for problem in shortened(problems):
+        _tell(problem)
+    if survey.is_empty:
+        _tell(
+            f"nothing found in {directory}; expected files named perf-r*.json, profile-r*.json or sessions-r*.jsonl "
+            "in it or below. A run writes them with ROLLSPAN_ENABLED=1."
+        )
+        context.exit(1)
+    window = None if wanted is None else _window(context, survey, *wanted)
+    target = str(folder / "timeline.json.gz") if output is None else output
+    try:
+        with _opened(target) as file:
+            contents = write_timeline(survey, file, window)
+    except OSError as error:
+        _tell(f"cannot write {safe(target, 400)}: {error.strerror}; -o FILE names another place.")
+        context.exit(1)
+    for line in _said(survey, contents, target):
+        click.echo(line, err=target == "-")
+    context.exit(1 if problems else 0)
+
+
+def _numbers(steps: str) -> tuple[int, int]:
+    match = _STEPS.fullmatch(steps.strip())
+    if match is None:
+        raise click.UsageError(f"--steps {steps}: expected a step's number or two, as in 12 or 12-15.")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _window(context: click.Context, survey: Survey, first: int, last: int) -> Window:
+    window = survey.window(first, last)
+    if window is None:
+        known = survey.step_numbers()
+        there = f"there are {min(known)} to {max(known)}" if known else "no perf-r*.json here has any step"
+        _tell(f"no step from {first} to {last}; {there}.")
+        context.exit(1)
+    return window
+
+
+@contextmanager
+def _opened(target: str) -> Iterator[BinaryIO]:
+    """The file to write to; one that has a name gets it once it is whole."""
+    if target == "-":
+        with raw_output() as file:
+            yield file
+        return
+    path, part = Path(target), Path(f"{target}.part")
+    try:
+        with part.open("wb") as raw:
+            if path.suffix == ".gz":
+                packed: Any = gzip.GzipFile(path.stem, "wb", compresslevel=5, fileobj=raw)
+                with packed:
+                    yield packed
+            else:
+                yield raw
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _said(survey: Survey, contents: Contents, target: str) -> Iterator[str]:
+    for host, shift in survey.shifts.items():
+        word = "behind" if shift > 0 else "ahead of"
+        off = duration(abs(shift) / 1e9)
+        yield f"The clock of {safe(host)} is {off} {word} that of {safe(survey.reference)}; set right here."
+    parts = [
+        (len(contents.ranks), "rank"),
+        (len(contents.steps), "step"),
+        (contents.sessions, "session"),
+        (contents.scopes, "scope"),
+        (contents.profiles, "profile"),
+    ]
+    found = ", ".join(f"{count(number)} {name}{'' if number == 1 else 's'}" for number, name in parts)
+    yield f"{found}" if target == "-" else f"{found}: {safe(target, 400)}, for https://ui.perfetto.dev"
+
+
+def _tell(message: str) -> None:
+    click.echo(f"rollspan timeline: {message}", err=True)
