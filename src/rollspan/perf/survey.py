@@ -47,10 +47,10 @@ class Survey:
                 if (number := step_number(one)) is not None:
                     self._steps.append((process.host, number, Slice(one.start, one.end)))
         for source in self.profiles:
-            profile = read_profile(source, problems)
-            process = process_of(profile, source)
-            for _, one in torch_slices(profile, process, (), 0, int):
-                self._note(process, one)
+            if profile := read_profile(source, problems):
+                process = process_of(profile, source)
+                for _, one in torch_slices(profile, process, (), 0, int):
+                    self._note(process, one)
         self.shifts = self._clocks.shifts()
         self._hosts = {process.rank: process.host for process in sorted(self.processes, reverse=True)}
 
