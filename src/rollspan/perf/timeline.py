@@ -132,22 +132,22 @@ class _Writing:
         self.contents.ranks.add(owner(record).rank)
         self.contents.sessions += 1
         flow = None
-        if (found := self._consumer(record, shift)) is not None:
-            step, at = found
+        step, at = self._consumer(record, shift)
+        if step is not None and at >= begin:  # a flow goes forward, whatever clocks say
             flow = f"{self.output.number():#x}"
             self._consumed.append((step, at, flow, short_name(record)))
         write_session(record, shift, self._pid(owner(record)), self.output, flow)
 
-    def _consumer(self, record: Record, shift: int) -> tuple[Step, int] | None:
+    def _consumer(self, record: Record, shift: int) -> tuple[Step | None, int]:
         """The step that a record says it was consumed by, and when: of its own rank where that one has it."""
         links, returned = record.get("links"), number(record, "wait_return_ts")
         wanted = links.get("consume_step") if isinstance(links, dict) else None
         if returned is None or not isinstance(wanted, int):
-            return None
+            return None, 0
         at = round(returned * 1e9) + shift
         steps, rank = self._steps.get(wanted, []), owner(record).rank
         step = min(steps, key=lambda each: (each.rank != rank, each.misses(at)), default=None)
-        return None if step is None else (step, min(max(at, step.start), step.end))
+        return step, at if step is None else min(max(at, step.start), step.end)
 
     def write_consumed(self) -> None:
         """Write the ends of flows, as points within the steps: a slice takes in one flow, a step many sessions.
