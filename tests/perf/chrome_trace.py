@@ -10,8 +10,8 @@ KEYS = {
     "X": {"name", "cat", "ts", "dur", "pid", "tid"},
     "i": {"name", "ts", "pid", "tid", "s"},
     "C": {"name", "ts", "pid", "args"},
-    "b": {"name", "cat", "id", "ts", "pid"},
-    "e": {"name", "cat", "id", "ts", "pid"},
+    "b": {"name", "cat", "id2", "ts", "pid"},
+    "e": {"name", "cat", "id2", "ts", "pid"},
     "s": {"name", "cat", "id", "ts", "pid", "tid"},
     "t": {"name", "cat", "id", "ts", "pid", "tid"},
     "f": {"name", "cat", "id", "ts", "pid", "tid"},
@@ -82,7 +82,7 @@ def _nesting(events: list[Event]) -> Iterator[str]:
 def _async(events: list[Event]) -> Iterator[str]:
     open_by: dict[Any, list[Event]] = defaultdict(list)
     for event in by_time([e for e in events if e["ph"] in "be"]):
-        stack = open_by[event["cat"], event["id"]]
+        stack = open_by[event["pid"], event["cat"], event["id2"]["local"]]
         if event["ph"] == "b":
             stack.append(event)
         elif not stack or stack[-1]["name"] != event["name"]:

@@ -209,7 +209,7 @@ def test_overlapping_phases_get_another_id(tmp_path: Path) -> None:
     by_id: dict[str, list[str]] = {}
     for event in events:
         if event["ph"] == "b":
-            by_id.setdefault(event["id"], []).append(event["name"])
+            by_id.setdefault(event["id2"]["local"], []).append(event["name"])
     first, second = by_id.values()
     waits = ["queue_wait", "runner_wait"]
     assert first == ["group 17", "session abababab · accepted", *waits, "execution", "toolcall", "post_wait"]

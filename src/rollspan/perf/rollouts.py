@@ -43,14 +43,18 @@ def write_session(record: Record, shift: int, pid: int, output: Output, flow: st
     """Write a session as nestable async events of the process `pid`; `flow` is what a step is bound by.
 
     Viewers put what begins with slices of one name under one another, so the group's name is the outermost.
-    What ran beside another phase without nesting gets an id of its own below the same name.
+    What ran beside another phase without nesting gets an id of its own below the same name, and says whose it is.
     """
     group = _group(record)
     lanes: dict[int, list[Slice]] = {}
     for lane, one in nest(_slices(record, shift, flow)):
         lanes.setdefault(lane, []).append(one)
-    for slices in lanes.values():
-        common = {"cat": _CATEGORY, "id": f"{output.number():#x}", "pid": pid, "tid": pid}
+    for lane, slices in lanes.items():
+        if lane > 0:
+            for one in slices:
+                one.event["args"] = {"session_id": record.get("session_id")}
+        # A local id: what bears a global one Perfetto shows outside of all processes.
+        common = {"cat": _CATEGORY, "id2": {"local": f"{output.number():#x}"}, "pid": pid, "tid": pid}
         whole = Slice(slices[0].start, max(one.end for one in slices), {"name": group})
         for kind, at, event in _begins_and_ends([whole, *slices]):
             output.event({**event, **common, "ph": kind}, at)
