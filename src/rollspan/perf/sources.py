@@ -13,9 +13,9 @@ import orjson
 
 from rollspan.perf.lanes import Slice
 from rollspan.view.files import open_bytes
-from rollspan.view.text import finite
 
 Event = dict[str, Any]
+_NUMBER = (int, float)
 
 PROCESS = "rollspan_process"
 """Name of the metadata event, and key in a profile, that says which process the events are of."""
@@ -100,25 +100,17 @@ def as_process(said: Mapping[str, Any], rank: int) -> Process:
 
 def as_slice(event: Event, shift: int) -> Slice | None:
     """The interval of an event (ph X), or the point (any other), moved by `shift`; None without a time."""
-    start, end = begins_at(event), ends_at(event)
-    if start is None or end is None:
+    if not _has_time(event):
         return None
+    at = event["ts"]
+    whole = int(at)  # times a thousand, a float could not hold it
+    start = whole * 1000 + round((at - whole) * 1000) + shift
+    end = start + max(0, round(event.get("dur", 0) * 1000))
     args = event.get("args")
-    ids = args if isinstance(args, dict) else {}
-    trace, span, parent = (str(ids.get(key) or "") for key in ("trace_id", "span_id", "parent_id"))
-    return Slice(start + shift, end + shift, event, event.get("ph") != "X", trace, span, parent)
-
-
-def begins_at(event: Mapping[str, Any]) -> int | None:
-    """When an event begins, in nanoseconds."""
-    at = finite(event.get("ts"))
-    return None if at is None else round(at * 1000)
-
-
-def ends_at(event: Mapping[str, Any]) -> int | None:
-    """When an event is over, in nanoseconds; a point where it begins."""
-    at, length = begins_at(event), finite(event.get("dur", 0))
-    return None if at is None or length is None else at + max(0, round(length * 1000))
+    if not isinstance(args, dict):
+        return Slice(start, end, event, event.get("ph") != "X")
+    trace, span, parent = (str(args.get(key) or "") for key in ("trace_id", "span_id", "parent_id"))
+    return Slice(start, end, event, event.get("ph") != "X", trace, span, parent)
 
 
 def _read(
@@ -154,7 +146,11 @@ def _line_by_line(file: Any, on_bad: Callable[[str, str], None]) -> Iterator[Eve
 
 def _is_whole(event: Event) -> bool:
     has_place = isinstance(event.get("pid"), int) and isinstance(event.get("tid"), int)
-    return has_place and (event.get("ph") == "M" or ends_at(event) is not None)
+    return has_place and (event.get("ph") == "M" or _has_time(event))
+
+
+def _has_time(event: Event) -> bool:
+    return isinstance(event.get("ts"), _NUMBER) and isinstance(event.get("dur", 0), _NUMBER)
 
 
 def _whole(file: Any, on_bad: Callable[[str, str], None]) -> Iterator[Event]:
