@@ -135,8 +135,8 @@ def test_perfetto_reads_a_real_run(real: Path) -> None:
         "select f.name as session, t.name as into_, s.name as step from flow"
         " join slice f on f.id = flow.slice_out join slice t on t.id = flow.slice_in"
         " join slice p on p.id = t.parent_id left join slice s on s.id = coalesce(p.parent_id, p.id)",
-        "select distinct t.name as name, s.name as outermost from track t join slice s on s.track_id = t.id"
-        " where s.depth = 0 and t.name is not null",
+        "select distinct t.name as name, s.name as outermost, p.name as process from process_track t"
+        " join slice s on s.track_id = t.id join process p using (upid) where s.depth = 0",
         "select p.name as process, t.name as thread from thread t join process p using (upid) where t.name is not null",
         "select count(*) as n, max(s.depth) as depth from slice s where s.name like 'session %'",
     )
@@ -144,6 +144,7 @@ def test_perfetto_reads_a_real_run(real: Path) -> None:
     assert all(row["into_"].split()[1] == row["session"].split()[1] for row in flows)
     assert sorted(row["name"] for row in groups) == ["group 0", "group 1"]
     assert all(row["name"] == row["outermost"] for row in groups)
+    assert {row["process"] for row in groups} == {"rollouts, rank 0"}
     assert tracks == [{"process": "rank 0 trainer (a, 10)", "thread": "MainThread"}]
     assert sessions == [{"n": 8, "depth": 1}]
 

@@ -10,7 +10,7 @@ from typing import Any
 _EDGE_NS = 300
 
 
-@dataclass
+@dataclass(slots=True)
 class Slice:
     """An interval in nanoseconds and the event it stands for. A point has no length and takes no room."""
 
