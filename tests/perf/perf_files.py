@@ -18,9 +18,10 @@ def a_process(
     role: str = "trainer",
     host: str = "a",
     threads: dict[int, str] | None = None,
+    run: str = "run",
 ) -> list[Event]:
     """The metadata that a process begins with."""
-    said = {"host": host, "pid": pid, "rank": rank, "role": role, "run_id": "run", "instance": "uuid"}
+    said = {"host": host, "pid": pid, "rank": rank, "role": role, "run_id": run, "instance": "uuid"}
     names = {pid: "MainThread"} if threads is None else threads
     return [
         {"name": "process_name", "ph": "M", "pid": pid, "tid": 0, "args": {"name": f"rank {rank} {role}"}},

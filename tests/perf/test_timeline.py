@@ -92,7 +92,8 @@ def write_records(path: Path, *records: dict[str, Any]) -> None:
 def real(tmp_path: Path, run_program: Callable[..., Any]) -> Path:
     """What a real run of two steps with four rollouts each recorded, with scopes of its steps beside it."""
     steps = json.loads(run_program(PROGRAM).stdout)
-    lines = [a_process()]
+    (run,) = {record["run_id"] for record in view.load(tmp_path / "data")}
+    lines = [a_process(run=run)]
     for number, begun, length in steps:
         start = begun - BEGIN
         lines.append(
@@ -287,6 +288,30 @@ def test_steps_choose_a_part(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == "rollspan timeline: no step from 7 to 9; there are 0 to 4.\n"
     assert timeline(tmp_path, "--steps", "a").exit_code == 2
+
+
+def test_the_latest_run_is_shown(tmp_path: Path) -> None:
+    """Of several runs the latest one is taken, and that is said; `--run` and `--all-runs` take others."""
+    write_perf(tmp_path / "perf-r0.json", a_process(run="new"), [a_step(1, 100, 1, 1)])
+    write_perf(
+        tmp_path / "old/perf-r0.json", a_process(run="old"), [a_step(1, 0, 1, 2), a_scope("x", 0, 1, 3, 2)]
+    )
+    write_records(
+        tmp_path / "sessions-r0.jsonl", a_record(run_id="old"), a_record(session_id="b", run_id="older")
+    )
+    result = timeline(tmp_path)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "rollspan timeline: 3 runs are in here, this is the latest; --run ID or --all-runs shows others: "
+        "old, older, new\n"
+    )
+    assert result.stdout.startswith("1 rank, 1 step, 0 sessions, 0 scopes,")
+    events = made(tmp_path, "--run", "old")
+    assert [e["ts"] for e in events if e["name"] in ("x", "group 0")] == [0.0]
+    assert timeline(tmp_path, "--all-runs").stdout.startswith("1 rank, 1 step, 2 sessions, 1 scope,")
+    assert timeline(tmp_path, "--run", "z").stderr.startswith(
+        "rollspan timeline: no run here begins with 'z'; "
+    )
 
 
 def test_damage_is_named_and_the_rest_is_written(tmp_path: Path) -> None:

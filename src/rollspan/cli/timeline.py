@@ -17,6 +17,7 @@ from rollspan.perf.timeline import Contents, write_timeline
 from rollspan.view.files import shortened
 from rollspan.view.text import count, duration, safe
 
+_FEW = 10
 _STEPS = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 
 
@@ -29,8 +30,19 @@ _STEPS = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
     help="Where to write it: .gz at its end packs it, - is standard output. [default: DIR/timeline.json.gz]",
 )
 @click.option("--steps", metavar="A-B", help="Only what overlaps these steps, or a single one.")
+@click.option(
+    "--run", "run_id", metavar="ID", help="The run of this id, or how that begins. [default: the latest]"
+)
+@click.option("--all-runs", is_flag=True, help="All runs that wrote to DIR, together.")
 @click.pass_context
-def command(context: click.Context, directory: str, output: str | None, steps: str | None) -> None:
+def command(
+    context: click.Context,
+    directory: str,
+    output: str | None,
+    steps: str | None,
+    run_id: str | None,
+    all_runs: bool,
+) -> None:
     """Put all ranks' scopes, profiles and rollouts into one file for https://ui.perfetto.dev.
 
     DIR is what ROLLSPAN_DIR named for the run [default: $ROLLSPAN_DIR, else ./rollspan-data]. What is in it and
@@ -56,6 +68,8 @@ def command(context: click.Context, directory: str, output: str | None, steps: s
             "in it or below. A run writes them with ROLLSPAN_ENABLED=1."
         )
         context.exit(1)
+    if not all_runs:
+        _choose(context, survey, run_id)
     window = None if wanted is None else _window(context, survey, *wanted)
     target = str(folder / "timeline.json.gz") if output is None else output
     try:
@@ -74,6 +88,20 @@ def _numbers(steps: str) -> tuple[int, int]:
     if match is None:
         raise click.UsageError(f"--steps {steps}: expected a step's number or two, as in 12 or 12-15.")
     return int(match[1]), int(match[2] or match[1])
+
+
+def _choose(context: click.Context, survey: Survey, run_id: str | None) -> None:
+    """Keep the runs that begin so, else the latest."""
+    shown = ", ".join(map(safe, survey.runs[-_FEW:]))
+    chosen = survey.runs[-1:] if run_id is None else [each for each in survey.runs if each.startswith(run_id)]
+    if run_id is not None and not chosen:
+        _tell(f"no run here begins with {run_id!r}; there are: {shown}")
+        context.exit(1)
+    if run_id is None and len(survey.runs) > 1:
+        _tell(
+            f"{len(survey.runs)} runs are in here, this is the latest; --run ID or --all-runs shows others: {shown}"
+        )
+    survey.choose(chosen)
 
 
 def _window(context: click.Context, survey: Survey, first: int, last: int) -> Window:
@@ -108,10 +136,10 @@ def _opened(target: str) -> Iterator[BinaryIO]:
 
 
 def _said(survey: Survey, contents: Contents, target: str) -> Iterator[str]:
-    for host, shift in survey.shifts.items():
+    for host, reference, shift in survey.moved():
         word = "behind" if shift > 0 else "ahead of"
         off = duration(abs(shift) / 1e9)
-        yield f"The clock of {safe(host)} is {off} {word} that of {safe(survey.reference)}; set right here."
+        yield f"The clock of {safe(host)} is {off} {word} that of {safe(reference)}; set right here."
     parts = [
         (len(contents.ranks), "rank"),
         (len(contents.steps), "step"),

@@ -31,6 +31,7 @@ class Process(NamedTuple):
     role: str
     host: str
     pid: int
+    run: str = ""
 
 
 class Source(NamedTuple):
@@ -95,6 +96,7 @@ def as_process(said: Mapping[str, Any], rank: int) -> Process:
         str(said.get("role") or ""),
         str(said.get("host") or ""),
         pid if isinstance(pid, int) else 0,
+        str(said.get("run_id") or ""),
     )
 
 

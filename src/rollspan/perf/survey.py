@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,71 +27,132 @@ class Window(NamedTuple):
         return start <= self.end and end >= self.start
 
 
+class Run:
+    """What was seen of one run in files of scopes and profiles."""
+
+    def __init__(self) -> None:
+        self.clocks = Clocks()
+        self.shifts: dict[str, int] = {}
+        self.first: dict[Process, int] = {}
+        self.steps: list[tuple[Process, int, Slice]] = []
+
+    def note(self, process: Process, one: Slice) -> None:
+        """Take a slice into account."""
+        self.first[process] = min(one.start, self.first.get(process, one.start))
+
+
 class Survey:
-    """What is below a directory. Problems in the files are described in `problems`."""
+    """What is below a directory. Problems in the files are described in `problems`.
+
+    What says no run is taken to be part of any.
+    """
 
     def __init__(self, directory: Path, problems: list[str]) -> None:
         everything = load(directory, problems)
-        self.records = [record for record in everything if submitted(record) > 0]
-        if untimed := len(everything) - len(self.records):
+        self._records = [record for record in everything if submitted(record) > 0]
+        if untimed := len(everything) - len(self._records):
             problems.append(f"{directory}: left out: {untimed} records without a time, as submit_ts")
         self.perf, self.profiles = perf_sources(directory), profile_sources(directory)
-        self.processes: set[Process] = set()
         self.names: dict[tuple[Process, int], str] = {}
-        self._clocks = Clocks()
-        self._first: dict[str, int] = {}
-        self._steps: list[tuple[str, int, Slice]] = []
+        self._runs: dict[str, Run] = {}
         for source in self.perf:
             for process, one in read_perf(source, self.names, problems):
-                self._clocks.watch(process, one)
-                self._note(process, one)
+                run = self._runs.setdefault(process.run, Run())
+                run.clocks.watch(process, one)
+                run.note(process, one)
                 if (number := step_number(one)) is not None:
-                    self._steps.append((process.host, number, Slice(one.start, one.end)))
+                    run.steps.append((process, number, Slice(one.start, one.end)))
         for source in self.profiles:
             if profile := read_profile(source, problems):
-                process = process_of(profile, source)
+                process = process_of(profile, source, self.everyone)
                 for _, one in torch_slices(profile, process, (), 0, int):
-                    self._note(process, one)
-        self.shifts = self._clocks.shifts()
-        self._hosts = {process.rank: process.host for process in sorted(self.processes, reverse=True)}
+                    self._runs.setdefault(process.run, Run()).note(process, one)
+        for run in self._runs.values():
+            run.shifts = run.clocks.shifts()
+        self._by_rank = {(key, each.rank): each for each in self.everyone for key in ("", each.run)}
+        self._chosen: Collection[str] = self.runs
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show."""
-        return not (self.records or self.processes)
+        return not (self._records or self._runs)
 
     @property
-    def reference(self) -> str:
-        """The host after whose clock the others are set."""
-        return self._clocks.reference
+    def runs(self) -> list[str]:
+        """The ids of all runs, the one that began last at the end."""
+        begun = {run_id: min(run.first.values()) for run_id, run in self._runs.items()}
+        for record in self._records:
+            run_id, at = run_of(record), interval(record, 0)[0]
+            begun[run_id] = min(at, begun.get(run_id, at))
+        return sorted(begun.keys() - {""}, key=lambda run_id: (begun[run_id], run_id))
+
+    def choose(self, runs: Collection[str]) -> None:
+        """Leave out all other runs."""
+        self._chosen = runs
+
+    def has(self, run_id: str) -> bool:
+        """Whether what is of this run is wanted."""
+        return not run_id or run_id in self._chosen
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of sessions."""
+        return [record for record in self._records if self.has(run_of(record))]
+
+    @property
+    def everyone(self) -> list[Process]:
+        """The processes of all runs."""
+        return sorted(process for run in self._runs.values() for process in run.first)
+
+    @property
+    def processes(self) -> list[Process]:
+        """The processes that left scopes or profiles, in the order of their ranks."""
+        return [process for process in self.everyone if self.has(process.run)]
 
     @property
     def origin(self) -> int:
         """When the first of all began, in nanoseconds since the epoch."""
-        begun = [at + self.shifts.get(host, 0) for host, at in self._first.items()]
-        begun += [interval(record, self.shift_of(record))[0] for record in self.records]
-        return min(begun)
+        begun = [self._runs[each.run].first[each] + self.shift(each) for each in self.processes]
+        return min(begun + [interval(record, self.shift_of(record))[0] for record in self.records])
+
+    def shift(self, process: Process) -> int:
+        """What to add to a process's times, in nanoseconds."""
+        run = self._runs.get(process.run)
+        return 0 if run is None else run.shifts.get(process.host, 0)
 
     def shift_of(self, record: Record) -> int:
         """What to add to a record's times: it was made on the host of its rank."""
-        return self.shifts.get(self._hosts.get(owner(record).rank, ""), 0)
+        process = self._by_rank.get((run_of(record), owner(record).rank))
+        return 0 if process is None else self.shift(process)
+
+    def moved(self) -> Iterator[tuple[str, str, int]]:
+        """The hosts whose clocks are set, each with the one they are set after, and by how much."""
+        for run_id, run in self._runs.items():
+            if self.has(run_id):
+                yield from ((host, run.clocks.reference, shift) for host, shift in run.shifts.items())
 
     def window(self, first: int, last: int) -> Window | None:
         """From when to when the steps of these numbers went, on all ranks; None where there are none."""
         found = [
-            (one.start + self.shifts.get(host, 0), one.end + self.shifts.get(host, 0))
-            for host, number, one in self._steps
+            (one.start + self.shift(process), one.end + self.shift(process))
+            for process, number, one in self._steps()
             if first <= number <= last
         ]
         return Window(min(found)[0], max(end for _, end in found)) if found else None
 
     def step_numbers(self) -> set[int]:
         """The numbers of all steps."""
-        return {number for _, number, _ in self._steps}
+        return {number for _, number, _ in self._steps()}
 
-    def _note(self, process: Process, one: Slice) -> None:
-        self.processes.add(process)
-        self._first[process.host] = min(one.start, self._first.get(process.host, one.start))
+    def _steps(self) -> Iterator[tuple[Process, int, Slice]]:
+        for run_id, run in self._runs.items():
+            if self.has(run_id):
+                yield from run.steps
+
+
+def run_of(record: Record) -> str:
+    """The id of the run that a record is of; empty where it says none."""
+    return str(record.get("run_id") or "")
 
 
 def step_number(one: Slice) -> int | None:

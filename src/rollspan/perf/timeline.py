@@ -94,20 +94,22 @@ class _Writing:
                 continue
             for process, one in read_perf(source, self._survey.names, []):
                 ids = (one.trace, one.span)
-                if one.span and ids in seen:
+                if not self._survey.has(process.run) or (one.span and ids in seen):
                     continue
                 seen.add(ids)
-                shift = self._survey.shifts.get(process.host, 0)
+                shift = self._survey.shift(process)
                 one.start, one.end = one.start + shift, one.end + shift
                 tid: int = one.event["tid"]
                 own.setdefault(process, set()).add(tid)
                 yield Track(process, tid), one
         for source in self._survey.profiles:
-            if source.rank == rank and (profile := read_profile(source, [])):
-                process = process_of(profile, source)
-                shift = self._survey.shifts.get(process.host, 0)
+            if source.rank != rank or not (profile := read_profile(source, [])):
+                continue
+            process = process_of(profile, source, self._survey.everyone)
+            if self._survey.has(process.run):
                 self.contents.profiles += 1
-                yield from torch_slices(profile, process, own.get(process, ()), shift, self.output.number)
+                threads, shift = own.get(process, ()), self._survey.shift(process)
+                yield from torch_slices(profile, process, threads, shift, self.output.number)
 
     def _write_track(self, track: Track, slices: list[Slice]) -> None:
         pid = self._pid(track.process)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from rollspan.perf.lanes import Slice
@@ -20,11 +20,12 @@ class Track(NamedTuple):
     torch: str = ""
 
 
-def process_of(profile: dict[str, Any], source: Source) -> Process:
-    """The process that a profile is of: what it says, else the host and rank that are known."""
+def process_of(profile: dict[str, Any], source: Source, known: Iterable[Process]) -> Process:
+    """The process that a profile is of: the known one that it names, else one of what it says of itself."""
     said = profile.get(PROCESS)
-    given = said if isinstance(said, dict) else {"host": profile.get("host_name")}
-    return as_process(given, source.rank)
+    given = as_process(said if isinstance(said, dict) else {"host": profile.get("host_name")}, source.rank)
+    same = (each for each in known if each[:-1] == given[:-1] and given.run in ("", each.run))
+    return next(same, given)
 
 
 def torch_slices(
