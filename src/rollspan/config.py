@@ -48,6 +48,8 @@ class Settings:
     run_id: str = ""
     exit_timeout: float = 2.0
     checkpoint_interval: float = 10.0
+    profile_steps: tuple[int, ...] = ()
+    torch_scopes: tuple[str, ...] = ()
     sdk_disabled: bool = False
     endpoint: str | None = None
     traces_exporters: tuple[str, ...] = ()
@@ -119,6 +121,14 @@ VARIABLES: Final[dict[str, Variable]] = {
     ),
     "checkpoint_interval": Variable(
         values.seconds(zero=False), ("ROLLSPAN_CHECKPOINT_INTERVAL",), "time between looks at open sessions"
+    ),
+    "profile_steps": Variable(
+        values.numbers, ("ROLLSPAN_PROFILE_STEPS",), "steps that torch.profiler looks at"
+    ),
+    "torch_scopes": Variable(
+        values.some_of("optimizer", "distributed"),
+        ("ROLLSPAN_TORCH_SCOPES",),
+        "what of torch itself is timed",
     ),
     "sdk_disabled": Variable(values.sdk_disabled, ("OTEL_SDK_DISABLED",), "OpenTelemetry is switched off"),
     "endpoint": Variable(values.endpoint, (), "OTLP receiver for all signals; an argument only"),

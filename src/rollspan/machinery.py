@@ -81,6 +81,9 @@ class Machinery(Protocol):
     def tracer(self, attach: Any = None) -> Tracer | None:
         """The tracer of a user's SDK provider, or None for light spans."""
 
+    def profile(self, step: Any) -> Any:
+        """What looks at this step, entered, where it was chosen to be profiled; else None."""
+
     def only_open_step(self) -> Any:
         """The one step that is open in this process, else None."""
 

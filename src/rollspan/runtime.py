@@ -200,6 +200,14 @@ class Runtime:
 
         return provider.get_tracer(semconv.SCOPE_NAME, __version__)
 
+    def profile(self, step: Any) -> Any:
+        """torch's profile of a step, begun; None where it was not chosen."""
+        if step not in self.settings.profile_steps:
+            return None
+        from .perf.profiler import Profile  # noqa: PLC0415
+
+        return Profile(f"step-{step}").__enter__()
+
     def only_open_step(self) -> Any:
         """The step that is open in this process, where there is just one: executors call from other threads."""
         steps = self.steps

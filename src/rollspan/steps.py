@@ -19,7 +19,7 @@ _TALLIES = {semconv.LINK_DISPATCH: semconv.STEP_DISPATCHED, semconv.LINK_CONSUME
 class Step(Work):
     """Carries counts instead of links to its sessions: a span keeps 128 links, a step has thousands."""
 
-    __slots__ = ("_counts", "number")
+    __slots__ = ("_counts", "_profile", "number")
 
     root_name = semconv.STEP_NAME
 
@@ -31,6 +31,7 @@ class Step(Work):
         super().__init__(
             runtime, tracer, {semconv.STEP: self.number, **threads.here.about}, attributes, runtime.steps
         )
+        self._profile = runtime.profile(self.number) if runtime.settings.profile_steps else None
 
     def __repr__(self) -> str:
         return f"<rollspan step {self.number}>"
@@ -39,6 +40,13 @@ class Step(Work):
         """One more session links to this step."""
         if not self.ended:
             self._counts[link] = self._counts.get(link, 0) + 1
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        """End the step, and then its profile, whose writing is none of its time."""
+        super().finish(exc)
+        profile, self._profile = self._profile, None
+        if profile is not None:
+            profile.__exit__(None, None, None)
 
     def _sums(self) -> dict[str, Any]:
         return {key: self._counts.get(link, 0) for link, key in _TALLIES.items()}

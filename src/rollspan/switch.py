@@ -69,7 +69,7 @@ def _made(settings: config.Settings) -> Runtime:
     context, Session = loaded, Loaded
 
     native.use(settings.native)
-    instrumentation.arm()
+    instrumentation.arm(*(["torch"] if settings.torch_scopes else []))
     lifecycle.register(
         before_exit=wait_until_built, at_exit=lambda: shutdown(None), after_fork=_renew_after_fork
     )

@@ -22,6 +22,8 @@ _UNITS |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _LONGEST = 256
+_RANGE = re.compile(r"(\d{1,12})(?:\s*-\s*(\d{1,12}))?", re.ASCII)
+_MOST_NUMBERS = 100_000
 
 
 def boolean(value: object) -> bool:
@@ -182,6 +184,40 @@ def names(value: object) -> tuple[str, ...]:
     if not found and isinstance(value, str):
         raise ValueError(expected)
     return tuple(found)
+
+
+def some_of(*words: str) -> Parser:
+    """Some of `words`, in any case, with commas between them or as a sequence; `none` alone means nothing."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        expected = f"some of {', '.join(words)} with commas between them, or none"
+        try:
+            found = tuple(word.lower() for word in names(value))
+        except ValueError:
+            raise ValueError(expected) from None
+        if set(found) <= set(words):
+            return found
+        raise ValueError(expected)
+
+    return parse
+
+
+def numbers(value: object) -> tuple[int, ...]:
+    """Whole numbers from 0 in order, given as `5,10-12`, as a number or as a sequence; `none` alone means nothing."""
+    parts = list(value.split(",")) if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple | set | frozenset):
+        parts = [parts]
+    found: set[int] = set()
+    for part in parts:
+        match = _RANGE.fullmatch(part.strip()) if isinstance(part, str) else None
+        number = _integer(part)
+        if match and int(match[1]) <= (last := int(match[2] or match[1])) < int(match[1]) + _MOST_NUMBERS:
+            found.update(range(int(match[1]), last + 1))
+        elif number is not None and number >= 0:
+            found.add(number)
+        elif not (parts == [part] and isinstance(part, str) and part.strip().lower() == "none"):
+            raise ValueError('whole numbers from 0, such as "5,10-12"')
+    return tuple(sorted(found))
 
 
 def endpoint(value: object) -> str:

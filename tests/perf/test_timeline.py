@@ -19,8 +19,9 @@ from tests.perf.perfetto import complaints, query
 from tests.view_records import a_record
 
 PROGRAM = """
-import asyncio, json, time
+import asyncio
 import rollspan
+from rollspan import perf
 
 async def tool(seconds):
     with rollspan.phase("toolcall"):
@@ -43,13 +44,9 @@ async def train(step):
     for session in sessions[:3]:
         session.mark_consumed()
 
-steps = []
 for number in (7, 8):
-    begun = time.time()
-    with rollspan.step(number):
+    with perf.step(number), perf.trace_scope("rollout", category="compute"):
         asyncio.run(train(number))
-    steps.append((number, begun, time.time() - begun))
-print(json.dumps(steps))
 """
 
 
@@ -90,19 +87,8 @@ def write_records(path: Path, *records: dict[str, Any]) -> None:
 
 @pytest.fixture
 def real(tmp_path: Path, run_program: Callable[..., Any]) -> Path:
-    """What a real run of two steps with four rollouts each recorded, with scopes of its steps beside it."""
-    steps = json.loads(run_program(PROGRAM).stdout)
-    (run,) = {record["run_id"] for record in view.load(tmp_path / "data")}
-    lines = [a_process(run=run)]
-    for number, begun, length in steps:
-        start = begun - BEGIN
-        lines.append(
-            [
-                a_step(number, start, length, number),
-                a_scope("rollout", start, length / 2, 10 * number, number),
-            ]
-        )
-    write_perf(tmp_path / "data/perf-r0.json", *lines)
+    """What a real run of two steps with four rollouts each recorded, and a scope in each step."""
+    run_program(PROGRAM, env={"ROLLSPAN_ROLE": "trainer"})
     return tmp_path / "data"
 
 
@@ -131,7 +117,7 @@ def test_perfetto_reads_a_real_run(real: Path) -> None:
     assert timeline(real).exit_code == 0
     trace = real / "timeline.json.gz"
     assert complaints(trace) == []
-    flows, groups, tracks, sessions = query(
+    flows, groups, tracks, sessions, scopes = query(
         trace,
         "select f.name as session, t.name as into_, s.name as step from flow"
         " join slice f on f.id = flow.slice_out join slice t on t.id = flow.slice_in"
@@ -140,14 +126,19 @@ def test_perfetto_reads_a_real_run(real: Path) -> None:
         " join slice s on s.track_id = t.id join process p using (upid) where s.depth = 0",
         "select p.name as process, t.name as thread from thread t join process p using (upid) where t.name is not null",
         "select count(*) as n, max(s.depth) as depth from slice s where s.name like 'session %'",
+        "select p.name as step, count(*) as n from slice s join slice p on p.id = s.parent_id where s.name = 'rollout'"
+        " group by p.name order by p.name",
     )
     assert sorted(row["step"] for row in flows) == ["step 7"] * 3 + ["step 8"] * 3
     assert all(row["into_"].split()[1] == row["session"].split()[1] for row in flows)
     assert sorted(row["name"] for row in groups) == ["group 0", "group 1"]
     assert all(row["name"] == row["outermost"] for row in groups)
-    assert {row["process"] for row in groups} == {"rollouts, rank 0"}
-    assert tracks == [{"process": "rank 0 trainer (a, 10)", "thread": "MainThread"}]
+    assert {row["process"] for row in groups} == {"rollouts, rank 0 trainer"}
+    (track,) = tracks
+    assert track["process"].startswith("rank 0 trainer (")
+    assert track["thread"] == "MainThread"
     assert sessions == [{"n": 8, "depth": 1}]
+    assert scopes == [{"step": "step 7", "n": 1}, {"step": "step 8", "n": 1}]
 
 
 def test_records_alone_give_a_timeline(real: Path) -> None:

@@ -11,8 +11,9 @@ from rollspan.phases import phase
 from rollspan.scope import Scope
 from rollspan.scope import late_context as _late
 
-from . import trainer_step
+from . import profiler, trainer_step
 from .categories import Category, CategoryLike, category_name
+from .profiler import Profile
 
 if TYPE_CHECKING:
     from rollspan.span import RolloutSpan
@@ -87,29 +88,69 @@ class _SaysItsStep(TimedScope):
             context.fall_back_to(trainer_step.at(number))
 
 
+class _Profiled(_SaysItsStep):
+    """One that torch's profiler looks at, in steps that were chosen, or in all where none were."""
+
+    __slots__ = ("_profile", "_profiler_args")
+
+    def __init__(self, name: str, given: dict[str, Any], profiler_args: Mapping[str, Any] | None) -> None:
+        super().__init__(name, given)
+        self._profiler_args = profiler_args
+        self._profile: Profile | None = None
+
+    def _again(self) -> Scope:
+        return _Profiled(self._said[0], {**self._attributes, **threads.here.about}, self._profiler_args)
+
+    def __enter__(self) -> Any:
+        given = super().__enter__()
+        number = self._number() if switch.runtime() is not None else None
+        if self._profile is None and profiler.is_wanted(number):
+            label = self._said[0] if number is None else f"step-{number}-{self._said[0]}"
+            self._profile = Profile(label, self._profiler_args).__enter__()
+        return given
+
+    def __exit__(self, *left_by: Any) -> None:
+        profile, self._profile = self._profile, None
+        super().__exit__(*left_by)
+        if profile is not None:
+            profile.__exit__(*left_by)
+
+    def _number(self) -> Any:
+        step = _late().current_step() or trainer_step.current()
+        return self._attributes.get(GLOBAL_STEP) if step is None else step.attributes.get(semconv.STEP)
+
+
 def trace_scope(
-    name: str, *, category: CategoryLike = None, args: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    category: CategoryLike = None,
+    args: Mapping[str, Any] | None = None,
+    enable_profiler: bool = False,
+    profiler_args: Mapping[str, Any] | None = None,
 ) -> TimedScope:
     """A timed scope: a context manager, sync or async, or a decorator.
 
     It is a span of the session that is current, else of the trainer's step, else of the process's own trace. `args`
     are attributes; `global_step` among them, outside of any session and step, begins the trainer's step of that
-    number, which `save` ends, or the next number.
+    number, which `save` ends, or the next number. With `enable_profiler` torch's profiler looks at it, called with
+    `profiler_args`, where ROLLSPAN_PROFILE_STEPS names no steps, or the one that this is in.
     """
     try:
         said = threads.here.with_category[category]
     except (KeyError, TypeError):
         said = _said_of(category)
-    if not args:
+    if not (args or enable_profiler):
         return TimedScope(name, said.copy())
     try:
-        given = dict(args)
+        given = dict(args or ())
     except (TypeError, ValueError):
         health.warn_once(
             "perf.args", "rollspan: scope %r has args=%r, which is no mapping: left out", name, args
         )
         given = {}
     given.update(said)
+    if enable_profiler:
+        return _Profiled(name, given, profiler_args)
     return (_SaysItsStep if GLOBAL_STEP in given else TimedScope)(name, given)
 
 

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from rollspan.instrumentation import FRAMEWORKS
 from rollspan.instrumentation.patches import DidNotEnable, Patches
 
-from . import generation, requests, rewards, scopes, session_events, submissions
+from . import engines, generation, requests, rewards, scopes, session_events, submissions
 
 VERSIONS: Final = ("1.0.4",)
 """Those that were tested."""
 
-_TRACER, _ROLLOUTS = FRAMEWORKS["areal"]
+_TRACER, _ROLLOUTS, *_ENGINES = FRAMEWORKS["areal"]
 
 _patches = Patches()
 _done: set[str] = set()
 
 
 def enable(*modules: str) -> None:
-    """Wrap what these modules of AReaL have, once; all of `PARTS` without any.
+    """Wrap what these modules of AReaL have, once; without any the tracer, rollouts, and engines that are imported.
 
     Raises DidNotEnable, and then nothing is wrapped, of the others either.
     """
-    for module in modules or PARTS:
+    for module in modules or (_TRACER, _ROLLOUTS, *(name for name in _ENGINES if name in sys.modules)):
         if module in _done:
             continue
         try:
@@ -78,9 +81,18 @@ def _wrap_rollouts() -> None:
         engine.GroupedRolloutWorkflow,
     )
     generation.wrap(_patches, engine, engine.RemoteInfEngine)
+    engines.wrap_inference(_patches, engine.RemoteInfEngine)
     rewards.wrap(_patches, importlib.import_module("areal.api.reward_api").AsyncRewardWrapper)
     requests.wrap(_patches, importlib.import_module("aiohttp").ClientSession)
 
 
-PARTS: Final = {_TRACER: _wrap_tracer, _ROLLOUTS: _wrap_rollouts}
+def _wrap_engine(module: str) -> None:
+    engines.wrap(_patches, getattr(importlib.import_module(module), engines.ENGINES[module]), module)
+
+
+PARTS: Final[dict[str, Callable[[], None]]] = {
+    _TRACER: _wrap_tracer,
+    _ROLLOUTS: _wrap_rollouts,
+    **{module: partial(_wrap_engine, module) for module in _ENGINES},
+}
 """By the module after which it can be done. The tracer's functions first: others copy them."""
