@@ -26,6 +26,7 @@ WRAPPED = [
     *("arequest_with_retry", "destroy", "submit_task_input", "trace_session_event", "wait_for_task"),
     "wait_results",
     *("atrace_scope", "instant", "save", "trace_scope"),
+    *("continue_generation", "init_weights_update_group", "pause_generation"),
     *("atrace_session_phase", "trace_session_event", "trace_session_phase"),
 ]
 
