@@ -137,6 +137,8 @@ class Session(Block, JudgedTrace):
         """As `TraceLog.end_span`; the end of the last execution begins `post_wait`."""
         if not TraceLog.end_span(self, span, end_ns, late=late):  # `super()` costs as much as the rest
             return False
+        if self.bare and span not in self._executing:  # nothing waits for its end
+            return True
         # Whatever waits for a phase's end was brought about by a verdict.
         if (self._executing or self.status != semconv.PENDING) and not self.runtime.abandoned:
             with self.lock:

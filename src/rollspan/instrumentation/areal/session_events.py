@@ -20,37 +20,29 @@ from rollspan.span import RolloutSpan
 from .timed import Both, Timed
 
 _KNOWN_ELSEWHERE: Final = frozenset({semconv.GENERATE, semconv.REWARD})
-_made: ContextVar[list[str] | None] = ContextVar("rollspan-areal-made", default=None)
-"""Phases that began inside of the innermost one that waits to see whether any does."""
 _told: ContextVar[bool] = ContextVar("rollspan-areal-told", default=False)
 """True where a phase's own events are none to follow."""
-
-
-def made(name: str) -> None:
-    """A phase of that name has begun where it happens."""
-    inside = _made.get()
-    if inside is not None:
-        inside.append(name)
 
 
 class _IfNothingElse:
     """A phase that is made when it is over, unless one of its name began inside."""
 
-    __slots__ = ("_above", "_name", "_start", "_token")
+    __slots__ = ("_above", "_name", "_start", "_token", "found")
 
     def __init__(self, above: RolloutSpan, name: str) -> None:
         self._above = above
         self._name = name
+        self.found = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _IfNothingElse:
         self._start = clock.monotonic_ns() + self._above.owner.offset
-        self._token = _made.set([])
+        self._token = _waiting.set(self)
+        return self
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        inside = _made.get() or ()
         with contextlib.suppress(ValueError):  # left in another context
-            _made.reset(self._token)
-        if self._name in inside:
+            _waiting.reset(self._token)
+        if self.found:
             made(self._name)
             return
         try:
@@ -59,9 +51,30 @@ class _IfNothingElse:
                 span = owner.start_span(self._name, self._above, {}, self._start)
                 if exc is not None:
                     span.fail(exc)
-                span.end()
+                owner.end_span(span)
         except Exception:  # noqa: BLE001
             health.internal_error("areal.phase")
+
+    async def __aenter__(self) -> _IfNothingElse:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        self.__exit__(kind, exc, traceback)
+
+    def meets(self, name: str) -> None:
+        """A phase of that name began inside."""
+        self.found = self.found or name == self._name
+
+
+_waiting: ContextVar[_IfNothingElse | None] = ContextVar("rollspan-areal-waiting", default=None)
+"""The innermost one."""
+
+
+def made(name: str) -> None:
+    """A phase of that name has begun where it happens."""
+    inside = _waiting.get()
+    if inside is not None:
+        inside.meets(name)
 
 
 @contextlib.contextmanager
@@ -137,7 +150,7 @@ def _event(method: str, payload: dict[str, Any]) -> None:
             above.owner.count(payload["name"], payload.get("value", 1))  # type: ignore[attr-defined]
         return
     name = method.removeprefix("mark_").removesuffix("_start").removesuffix("_end")
-    if name in _KNOWN_ELSEWHERE or method == "mark_finalized":
+    if name in _KNOWN_ELSEWHERE:
         return
     if method.endswith("_start"):
         _marks.begin(above, fit_name(name))
@@ -147,6 +160,7 @@ def _event(method: str, payload: dict[str, Any]) -> None:
 
 def wrap(patches: Patches, tracer: ModuleType) -> None:
     """Follow the session functions of `areal.utils.perf_tracer`, whether AReaL's own tracer is on or not."""
+    nothing = tracer._NullContext  # noqa: SLF001 - what its phases are while its tracer is off
 
     def phase(inside: Callable[..., Any]) -> Callable[..., Any]:
         def trace_session_phase(phase: str, **kwargs: Any) -> Any:
@@ -157,7 +171,7 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
                     return theirs
                 name = fit_name(phase)
                 ours = _IfNothingElse(above, name) if name in _KNOWN_ELSEWHERE else Timed(above, name, {})
-                return Both(ours, _Quiet(theirs))
+                return ours if type(theirs) is nothing else Both(ours, _Quiet(theirs))
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.phase")
                 return theirs
@@ -166,7 +180,7 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
 
     def event(inside: Callable[..., Any]) -> Callable[..., Any]:
         def trace_session_event(method: str, *args: Any, **kwargs: Any) -> Any:
-            if patches.active and not _told.get():
+            if method != "mark_finalized" and patches.active and not _told.get():
                 try:
                     _event(method, kwargs)
                 except Exception:  # noqa: BLE001

@@ -7,7 +7,6 @@ kept by dispatcher and id; in the task they are current only while it runs.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -78,7 +77,7 @@ class Submission:
             workflow.workflow = _Traced(task.workflow.workflow, left)
         else:
             workflow = _Traced(task.workflow, left)
-        return dataclasses.replace(task, workflow=workflow)
+        return type(task)(**{**vars(task), "workflow": workflow})  # `dataclasses.replace` costs thrice as much
 
     def finalized(self, status: str, reason: str | None, error: BaseException | None) -> None:
         """What AReaL's executor made of it, said from inside of it."""
