@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from . import native
+
 _BLOCK = 256  # ids made at a time: one system call for that many sessions
 _GOLDEN = 0x9E3779B97F4A7C15  # odd, so that multiples of it are distinct modulo 2**64
 _MASK64 = (1 << 64) - 1
@@ -41,3 +43,6 @@ def derived_span_id_source(index: int) -> str:
 def forget() -> None:
     """Drop ids made before a fork, so that parent and child never hand out the same ones."""
     _pool.clear()
+
+
+native.works_with(ids=globals())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from . import clock, context, describe, health, native, plain, semconv
@@ -18,6 +19,7 @@ from .lines import ATTRIBUTES, END, START
 from .plain import are_plain
 from .session_scopes import Block
 from .span import RolloutSpan
+from .spandata import KIND_INTERNAL
 from .tracelog import TraceLog
 from .verdicts import JudgedTrace
 
@@ -214,4 +216,11 @@ class Session(Block, JudgedTrace):
         return {semconv.SESSION_ID: self.session_id, semconv.PHASE: name, semconv.PARENT_PHASE: above}
 
 
+native.works_with(session=Session, submission=_submission, semconv=vars(semconv), counting=count, internal=KIND_INTERNAL)
 native.stands_for("are_plain", sys.modules[__name__], "are_plain")
+native.stands_for("begin", Session, "__init__")
+native.stands_for("enqueued", Session, "mark_enqueued")
+native.stands_for("execution", Session, "start_execution")
+native.stands_for("end_span", Session, "end_span")
+native.stands_for("accepted", Session, "mark_accepted")
+native.stands_for("consumed", Session, "mark_consumed")

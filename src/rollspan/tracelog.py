@@ -358,4 +358,5 @@ class TraceLog(RolloutSpan):
 
 
 native.works_with(trace=TraceLog, dumps=orjson.dumps, crc32=crc32, write_every=WRITE_EVERY)
+native.works_with(goes_on=lines.GOES_ON, ends=lines.ENDS)
 native.stands_for("send", TraceLog, "_send")

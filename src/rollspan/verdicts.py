@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import StatusCode
 
-from . import clock, context, describe, health, semconv
+from . import clock, context, describe, health, native, semconv
 from .attributes import MAX_SPAN_ATTRIBUTES, clean_into, error_type
 from .lines import ATTRIBUTES, END
 from .span import RolloutSpan
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .stats import RolloutStats
 
 _GOOD = {semconv.STATUS: semconv.ACCEPTED, semconv.CONSUMED: True}
+_STATS = tuple((name, semconv.STATS_PREFIX + name) for name in ("accepted", "enqueued", "rejected", "running"))
 _row_of, _end_of = attrgetter("row"), itemgetter(END)
 
 _CANCELLATIONS = (
@@ -179,8 +180,8 @@ class JudgedTrace(WaitingTrace):
                     reward = describe.number("reward", reward)
                 extra: dict[str, Any] = {semconv.REWARD_SCORE: reward}
                 if stats is not None:
-                    for name in ("accepted", "enqueued", "rejected", "running"):
-                        extra[semconv.STATS_PREFIX + name] = getattr(stats, name, None)
+                    for name, on_the_wire in _STATS:
+                        extra[on_the_wire] = getattr(stats, name, None)
                 if isinstance(exc, BaseException):
                     extra[semconv.ERROR_TYPE] = error_type(exc)
                 self._set_status(status, reason, extra)
@@ -314,3 +315,6 @@ class JudgedTrace(WaitingTrace):
             room = max(MAX_SPAN_ATTRIBUTES - len(self.attributes), 0)
             # An SDK would drop the first ones for more.
             self.mirror.set_attributes(dict(islice(sums.items(), room)))
+
+
+native.works_with(stats=_STATS)
