@@ -98,29 +98,32 @@ def _attach_processor(provider: TracerProvider) -> None:
     attach_to(provider)
 
 
-def start_session(
-    *,
-    task_id: Any = None,
-    group_id: Any = None,
-    session_id: str | None = None,
-    workflow: str | None = None,
-    **attributes: Any,
-) -> Any:
-    """A rollout is submitted: for executors, which mark what becomes of it. Arguments as for `session`.
+if TYPE_CHECKING:
 
-    Entered as a block the session is current in it, and over with it, as `session` is.
-    """
-    runtime = switch.runtime()
-    if runtime is None:
-        return NULL
-    try:
-        named = {"task_id": task_id, "group_id": group_id, "workflow": workflow}
-        given = {**{name: value for name, value in named.items() if value is not None}, **attributes}
-        tracer = runtime.tracer(_attach_processor)
-        return switch.Session(runtime, given, False, session_id, tracer)
-    except Exception:  # noqa: BLE001
-        health.internal_error("start_session")
-        return NULL
+    def start_session(
+        *,
+        task_id: Any = None,
+        group_id: Any = None,
+        session_id: str | None = None,
+        workflow: str | None = None,
+        **attributes: Any,
+    ) -> Any: ...
+
+else:  # to name the arguments costs a good part of all that is done with them
+
+    def start_session(*, session_id: str | None = None, **arguments: Any) -> Any:
+        """A rollout is submitted: for executors, which mark what becomes of it. Arguments as for `session`.
+
+        Entered as a block the session is current in it, and over with it, as `session` is.
+        """
+        runtime = switch.runtime()
+        if runtime is None:
+            return NULL
+        try:
+            return switch.Session(runtime, arguments, False, session_id, runtime.tracer(_attach_processor))
+        except Exception:  # noqa: BLE001
+            health.internal_error("start_session")
+            return NULL
 
 
 class step(Scope):  # noqa: N801

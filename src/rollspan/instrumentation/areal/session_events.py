@@ -12,12 +12,13 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Final
 
-from rollspan import clock, context, health, semconv, switch
+import rollspan
+from rollspan import clock, context, health, semconv
 from rollspan.attributes import fit_name
 from rollspan.instrumentation.patches import Patches
 from rollspan.span import RolloutSpan
 
-from .timed import Both, Timed
+from .timed import Both
 
 _KNOWN_ELSEWHERE: Final = frozenset({semconv.GENERATE, semconv.REWARD})
 _told: ContextVar[bool] = ContextVar("rollspan-areal-told", default=False)
@@ -40,18 +41,15 @@ class _IfNothingElse:
         return self
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        with contextlib.suppress(ValueError):  # left in another context
+        try:  # noqa: SIM105 - on the way of every session
             _waiting.reset(self._token)
+        except ValueError:  # left in another context
+            pass
         if self.found:
             made(self._name)
             return
         try:
-            owner: Any = self._above.owner
-            if not owner.ended and not owner.abandoned:
-                span = owner.start_span(self._name, self._above, {}, self._start)
-                if exc is not None:
-                    span.fail(exc)
-                owner.end_span(span)
+            self._above.owner.add_span(self._name, self._above, self._start, exc)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001
             health.internal_error("areal.phase")
 
@@ -113,7 +111,7 @@ class _Quiet:
 
 def _current() -> RolloutSpan | None:
     """The innermost open span of a session of this process."""
-    span = context.current() if switch.runtime() is not None else None
+    span = context.current()
     return span if span is not None and hasattr(span.owner, "count") else None
 
 
@@ -170,7 +168,7 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
                 if above is None:
                     return theirs
                 name = fit_name(phase)
-                ours = _IfNothingElse(above, name) if name in _KNOWN_ELSEWHERE else Timed(above, name, {})
+                ours = _IfNothingElse(above, name) if name in _KNOWN_ELSEWHERE else rollspan.phase(name)
                 return ours if type(theirs) is nothing else Both(ours, _Quiet(theirs))
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.phase")

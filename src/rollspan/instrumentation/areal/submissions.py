@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import rollspan
 from rollspan import health, ids, semconv, switch
@@ -53,14 +52,16 @@ class Submission:
         self.reason: str | None = None
         self.error: BaseException | None = None
         self._handed_over = False
-        workflow, size, group = task.workflow, 1, None
+        workflow, size = task.workflow, 1
+        said: dict[str, Any] = {TASK: task.task_id, EVAL: task.is_eval}
         if type(workflow) is grouped:
-            workflow, size, group = workflow.workflow, workflow.group_size, ids.trace_hex().decode()
-        said = {"workflow": type(workflow).__name__, TASK: task.task_id, EVAL: task.is_eval}
+            workflow, size = workflow.workflow, workflow.group_size
+            said["group_id"] = ids.trace_hex().decode()
+        said["workflow"] = type(workflow).__name__
         item = _item_of(task.data)
-        self.samples = [
-            Sample(rollspan.start_session(task_id=item, group_id=group, **said)) for _ in range(size)
-        ]
+        if item is not None:
+            said["task_id"] = item
+        self.samples = [Sample(rollspan.start_session(**said)) for _ in range(size)]
 
     def hand_over(self) -> None:
         """To the runner; AReaL does so again where the runner's queue was full."""
@@ -127,6 +128,8 @@ class Submission:
 class _Traced:
     """A workflow whose every run is the execution of the next session."""
 
+    __slots__ = ("_left", "_workflow")
+
     def __init__(self, workflow: Any, left: Iterator[Sample]) -> None:
         self._workflow = workflow
         self._left = left
@@ -147,26 +150,12 @@ class _Traced:
             return sample.result
 
 
-class _Submissions:
-    """Those of this process that are under way, by dispatcher and task id."""
-
-    def __init__(self) -> None:
-        self._found: WeakKeyDictionary[Any, dict[int, Submission]] = WeakKeyDictionary()
-
-    def add(self, dispatcher: Any, submission: Submission) -> None:
-        self._found.setdefault(dispatcher, {})[submission.task_id] = submission
-
-    def get(self, dispatcher: Any, task_id: int) -> Submission | None:
-        return self._found.get(dispatcher, {}).get(task_id)
-
-    def take(self, dispatcher: Any, task_id: int) -> Submission | None:
-        return self._found.get(dispatcher, {}).pop(task_id, None)
-
-    def take_all(self, dispatcher: Any) -> list[Submission]:
-        return list(self._found.pop(dispatcher, {}).values())
+def _under_way(dispatcher: Any) -> dict[int, Submission]:
+    """Its submissions that are under way, by task id: it keeps them itself."""
+    found: dict[int, Submission] = vars(dispatcher).setdefault("_rollspan", {})
+    return found
 
 
-_under_way = _Submissions()
 _running: ContextVar[Submission | None] = ContextVar("rollspan-areal-submission", default=None)
 _batch = threading.local()
 """`arrived`: results that a batch in the making has got, in its thread."""
@@ -184,13 +173,13 @@ def wrap(patches: Patches, module: ModuleType, dispatcher: type, executor: type,
                 # Neither those of a controller, whose workers trace them, nor those of before.
                 if switch.runtime() is not None and getattr(self.task_factory, "__func__", None) is factory:
                     submission = Submission(task_input, grouped)
-                    _under_way.add(self, submission)
+                    _under_way(self)[task_input.task_id] = submission
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.submit")
             try:
                 return inside(self, task_input)
             except BaseException as error:
-                if submission is not None and _under_way.take(self, task_input.task_id) is submission:
+                if submission is not None and _under_way(self).pop(task_input.task_id, None) is submission:
                     for sample in submission.samples:
                         sample.session.mark_dropped(error)
                 raise
@@ -237,7 +226,7 @@ def wrap(patches: Patches, module: ModuleType, dispatcher: type, executor: type,
                 return inside(self, *args, **kwargs)
             finally:
                 try:
-                    for submission in _under_way.take_all(self):
+                    for submission in vars(self).pop("_rollspan", {}).values():
                         submission.abort()
                 except Exception:  # noqa: BLE001
                     health.internal_error("areal.destroy")
@@ -253,7 +242,7 @@ def _follow_execution(patches: Patches, module: ModuleType, executor: type, grou
         def _create_workflow_task(self: Any, pending_task: Any) -> Callable[[], Awaitable[Any]]:
             submission = None
             try:
-                submission = _under_way.get(self.dispatcher, pending_task.task_id)
+                submission = _under_way(self.dispatcher).get(pending_task.task_id)
                 if submission is not None:
                     submission.hand_over()
                     pending_task = submission.traced(pending_task, grouped)
@@ -291,7 +280,7 @@ def _judged(
             _running.reset(token)
             try:
                 if not submission.judge(executor.staleness_manager.get_stats()):
-                    _under_way.take(executor.dispatcher, submission.task_id)
+                    _under_way(executor.dispatcher).pop(submission.task_id, None)
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.judge")
 
@@ -301,12 +290,13 @@ def _judged(
 def _consume(dispatcher: Any, results: list[Any], arrived: list[Any] | None = None) -> None:
     """The trainer has got `results`; of those that had `arrived` for it the others are gone."""
     try:
+        under_way = _under_way(dispatcher)
         for result in results:
-            submission = None if result is None else _under_way.take(dispatcher, result.task_id)
+            submission = None if result is None else under_way.pop(result.task_id, None)
             if submission is not None:
                 submission.consumed()
         for result in arrived or ():
-            submission = None if result is None else _under_way.take(dispatcher, result.task_id)
+            submission = None if result is None else under_way.pop(result.task_id, None)
             if submission is not None:
                 submission.thrown_away()
     except Exception:  # noqa: BLE001
