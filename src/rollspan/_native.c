@@ -14,12 +14,13 @@
 enum { REF, PARENT, NAME, KIND, START, END, ATTRIBUTES, STATUS, MESSAGE, ROW };
 
 /* What `install` was given. */
-static PyTypeObject *type_phase, *type_span, *type_trace, *type_session, *type_context;
+static PyTypeObject *type_phase, *type_span, *type_trace, *type_session, *type_execution, *type_context;
 static PyObject *variable, *span_key, *phase_key;             /* of the OpenTelemetry context */
 static PyObject *names_of_switch, *names_of_clock;            /* both are modules' own dicts: what is in them may change */
 static PyObject *python_enter, *python_exit, *python_describe; /* what stood here before */
 static PyObject *python_are_plain, *python_send, *known_names, *dumps, *crc32;
 static PyObject *python_session, *python_enqueued, *python_execution, *python_end_span, *python_accepted, *python_consumed;
+static PyObject *python_scope_enter, *python_scope_exit;
 static PyObject *names_of_ids, *names_on_the_wire, *submission, *stats_names, *counting, *internal, *kind_goes_on, *kind_ends;
 static long write_every, most;
 
@@ -43,6 +44,7 @@ static Py_ssize_t at_changes, at_end_wanted, at_kept, at_links, at_lock, at_open
     at_writing;
 static Py_ssize_t at_block, at_consumed, at_counters, at_ends_with, at_executing, at_session_id, at_status, at_wait;
 /* of a session */
+static Py_ssize_t at_its_session, at_its_attributes, at_its_entry; /* of what `session.execution()` gives */
 
 #define SLOT(object, at) (*(PyObject **)((char *)(object) + (at)))
 
@@ -73,6 +75,16 @@ now(PyObject *trace)
     PyObject *epoch = PyNumber_Add(stamp, SLOT(trace, at_offset));
     Py_DECREF(stamp);
     return epoch;
+}
+
+/* Call Python's function as a method of `self`. */
+static PyObject *
+with_self(PyObject *python, PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *bound = PyMethod_New(python, self);
+    PyObject *result = bound == NULL ? NULL : PyObject_Vectorcall(bound, arguments, (size_t)count, names);
+    Py_XDECREF(bound);
+    return result;
 }
 
 /* The row of a span that is one and has not ended, borrowed; else NULL, without an exception. */
@@ -308,35 +320,38 @@ leave(PyObject *self, PyObject *row)
     return 0;
 }
 
-static PyObject *
-phase_exit(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+/* End a phase, the short way; False, and nothing is changed, where it is not that. */
+static int
+end_phase(PyObject *span)
 {
-    PyObject *entered = SLOT(self, at_entered);
-    /* The one entry there is, left in order: */
-    if (count != 3 || arguments[1] != Py_None || entered == NULL || !PyTuple_CheckExact(entered)
-        || PyTuple_GET_SIZE(entered) != 3 || PyTuple_GET_ITEM(entered, 0) != self
-        || PyTuple_GET_ITEM(entered, 2) != Py_None) {
-        PyObject *all[] = {self, count > 0 ? arguments[0] : NULL, count > 1 ? arguments[1] : NULL,
-                           count > 2 ? arguments[2] : NULL};
-        return PyObject_Vectorcall(python_exit, all, (size_t)(count < 3 ? count : 3) + 1, NULL);
-    }
-    PyObject *token = Py_NewRef(PyTuple_GET_ITEM(entered, 1)), *result = NULL;
-    put(self, at_entered, Py_NewRef(Py_None));
+    PyObject *row = open_row(span);
+    if (row == NULL)
+        return 0;
+    Py_INCREF(row);
+    int done = leave(span, row);
+    Py_DECREF(row);
+    return done;
+}
+
+/* Leave a scope that was entered once, in order: `end` is the short way to end its span. */
+static PyObject *
+leave_scope(PyObject *self, PyObject *entered, Py_ssize_t at, PyObject *kind, int (*end)(PyObject *))
+{
+    PyObject *span = Py_NewRef(PyTuple_GET_ITEM(entered, 0)), *token = Py_NewRef(PyTuple_GET_ITEM(entered, 1));
+    PyObject *result = NULL;
+    put(self, at, Py_NewRef(Py_None));
     int reset = PyContextVar_Reset(variable, token);
     if (reset < 0 && (PyErr_ExceptionMatches(PyExc_ValueError) || PyErr_ExceptionMatches(PyExc_RuntimeError))) {
         PyErr_Clear(); /* left in another context than it was entered in */
         reset = 0;
     }
     if (reset == 0) {
-        PyObject *row = open_row(self);
-        if (row != NULL) {
-            Py_INCREF(row);
-            if (leave(self, row))
-                result = Py_NewRef(Py_None);
-            Py_DECREF(row);
+        if (end(span))
+            result = Py_NewRef(Py_None);
+        else {
+            PyErr_Clear();
+            result = PyObject_CallMethodObjArgs(SLOT(span, at_owner), word_end_span, span, NULL);
         }
-        if (result == NULL)
-            result = PyObject_CallMethodObjArgs(SLOT(self, at_owner), word_end_span, self, NULL);
     }
     if (result == NULL) { /* an error of ours, or a signal handler's: Python knows what becomes of it */
         PyObject *type, *error, *traceback;
@@ -344,14 +359,31 @@ phase_exit(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
         PyErr_NormalizeException(&type, &error, &traceback);
         if (traceback != NULL)
             PyException_SetTraceback(error, traceback);
-        result = PyObject_CallMethodObjArgs(self, word_interrupted, error, self, token, arguments[0], Py_None, NULL);
+        result = PyObject_CallMethodObjArgs(self, word_interrupted, error, span, token, kind, Py_None, NULL);
         Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback);
     }
-    Py_DECREF(token);
+    Py_DECREF(span), Py_DECREF(token);
     if (result == NULL)
         return NULL;
     Py_DECREF(result);
     Py_RETURN_NONE;
+}
+
+/* Whether it is the one entry that there is, and left without an exception. */
+static int
+is_in_order(PyObject *entered, PyObject *const *arguments, Py_ssize_t count)
+{
+    return count == 3 && arguments[1] == Py_None && entered != NULL && PyTuple_CheckExact(entered)
+           && PyTuple_GET_SIZE(entered) == 3 && PyTuple_GET_ITEM(entered, 2) == Py_None;
+}
+
+static PyObject *
+phase_exit(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *entered = SLOT(self, at_entered);
+    if (is_in_order(entered, arguments, count) && PyTuple_GET_ITEM(entered, 0) == self)
+        return leave_scope(self, entered, at_entered, arguments[0], end_phase);
+    return with_self(python_exit, self, arguments, count, NULL);
 }
 
 /* `recorders._describe`, the short way; False, and nothing is changed, where it is not that. */
@@ -469,16 +501,6 @@ trace_send(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 /* A session's marks, as `sessions` and `verdicts` make them: what is usual is a session with waits and light spans that
    goes from one mark to the next. Everything is changed after the last step that may fail or let other code run, while
    nobody else holds the lock, for which nothing here waits. */
-
-/* Call Python's function as a method of `self`. */
-static PyObject *
-with_self(PyObject *python, PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
-{
-    PyObject *bound = PyMethod_New(python, self);
-    PyObject *result = bound == NULL ? NULL : PyObject_Vectorcall(bound, arguments, (size_t)count, names);
-    Py_XDECREF(bound);
-    return result;
-}
 
 /* Put a new reference, or an error, into a dict under a name. */
 static int
@@ -715,6 +737,54 @@ session_end_span(PyObject *self, PyObject *const *arguments, Py_ssize_t count, P
         Py_RETURN_TRUE;
     PyErr_Clear();
     return with_self(python_end_span, self, arguments, count, names);
+}
+
+static int
+end_execution(PyObject *span)
+{
+    PyObject *session = SLOT(span, at_owner);
+    return session != NULL && PyObject_TypeCheck(session, type_session) && end_here(session, span);
+}
+
+/* `with session.execution()`, the short way: a new reference; else NULL, and maybe an exception set. */
+static PyObject *
+enter_execution(PyObject *self)
+{
+    PyObject *session = SLOT(self, at_its_session), *given = SLOT(self, at_its_attributes), *here = NULL;
+    if (session == NULL || Py_TYPE(session) != type_session || given == NULL || SLOT(self, at_its_entry) != Py_None
+        || !may_begin(session) || PyContextVar_Get(variable, NULL, &here) < 0 || here == NULL)
+        return NULL;
+    PyObject *span = Py_TYPE(here) == type_context ? execute(session, given) : NULL, *context = NULL, *token = NULL;
+    PyObject *entered = NULL;
+    if (span != NULL && (context = inside(here, span)) != NULL && (token = PyContextVar_Set(variable, context)) != NULL
+        && (entered = PyTuple_Pack(3, span, token, Py_None)) != NULL)
+        put(self, at_its_entry, entered);
+    else if (span != NULL) { /* no memory: Python begins another one */
+        PyErr_Clear();
+        end_here(session, span);
+        Py_CLEAR(span);
+    }
+    Py_DECREF(here), Py_XDECREF(context), Py_XDECREF(token);
+    return span;
+}
+
+static PyObject *
+execution_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *span = enter_execution(self);
+    if (span != NULL)
+        return span;
+    PyErr_Clear();
+    return PyObject_CallOneArg(python_scope_enter, self);
+}
+
+static PyObject *
+execution_exit(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *entered = SLOT(self, at_its_entry);
+    if (is_in_order(entered, arguments, count) && Py_TYPE(PyTuple_GET_ITEM(entered, 0)) == type_span)
+        return leave_scope(self, entered, at_its_entry, arguments[0], end_execution);
+    return with_self(python_scope_exit, self, arguments, count, NULL);
 }
 
 /* Whether a line may be written with nothing in it but spans and attributes. */
@@ -1148,6 +1218,10 @@ static PyMethodDef of_session[] = {
     {"mark_consumed", mark_consumed, METH_NOARGS,
      "mark_consumed($self, /)\n--\n\nThe trainer has it. Ends the session."},
 };
+static PyMethodDef of_execution[] = {
+    {"__enter__", execution_enter, METH_NOARGS, "See `Scope`."},
+    {"__exit__", (PyCFunction)(void (*)(void))execution_exit, METH_FASTCALL, "See `Scope`."},
+};
 static PyMethodDef of_trace = {"_send", (PyCFunction)(void (*)(void))trace_send, METH_FASTCALL, NULL};
 static PyMethodDef free_standing[] = {
     {"_describe", (PyCFunction)(void (*)(void))describe, METH_FASTCALL, NULL},
@@ -1158,7 +1232,7 @@ static char *names[] = {"phase",     "span",     "trace",     "session",  "conte
                         "phase_key", "switch",   "clock",     "ids",      "semconv",  "known",      "submission",
                         "stats",     "counting", "internal",  "goes_on",  "ends",     "enter",      "exit",
                         "send",      "describe", "are_plain", "begin",    "enqueued", "execution",  "end_span",
-                        "accepted",  "consumed", "dumps",     "crc32",    "write_every", "most",    NULL};
+                        "accepted",  "consumed", "scope",     "scope_enter", "scope_exit", "dumps",     "crc32",    "write_every", "most",    NULL};
 
 PyDoc_STRVAR(install_doc,
              "Take what the functions here work with, Python's functions among it; gives those that stand for them, by\n"
@@ -1168,14 +1242,14 @@ static PyObject *
 install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
 {
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, named, "$O!O!O!O!O!O!OOO!O!O!O!O!O!O!OOOOOOOOOOOOOOOOOll", names, &PyType_Type, &type_phase,
+            arguments, named, "$O!O!O!O!O!O!OOO!O!O!O!O!O!O!OOOOOOOOOOOOOOOO!OOOOll", names, &PyType_Type, &type_phase,
             &PyType_Type, &type_span, &PyType_Type, &type_trace, &PyType_Type, &type_session, &PyType_Type, &type_context,
             &PyContextVar_Type, &variable, &span_key, &phase_key, &PyDict_Type, &names_of_switch, &PyDict_Type,
             &names_of_clock, &PyDict_Type, &names_of_ids, &PyDict_Type, &names_on_the_wire, &PyDict_Type, &known_names,
             &PyDict_Type, &submission, &PyTuple_Type, &stats_names, &counting, &internal, &kind_goes_on, &kind_ends,
             &python_enter, &python_exit, &python_send, &python_describe, &python_are_plain, &python_session,
-            &python_enqueued, &python_execution, &python_end_span, &python_accepted, &python_consumed, &dumps, &crc32,
-            &write_every, &most))
+            &python_enqueued, &python_execution, &python_end_span, &python_accepted, &python_consumed, &PyType_Type,
+            &type_execution, &python_scope_enter, &python_scope_exit, &dumps, &crc32, &write_every, &most))
         return NULL;
     if (type_context->tp_new != PyDict_Type.tp_new || type_context->tp_init != PyDict_Type.tp_init) {
         PyErr_SetString(PyExc_TypeError, "an OpenTelemetry context is expected to be made like a dict");
@@ -1219,6 +1293,9 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
         {type_session, "_session_id", &at_session_id},
         {type_session, "status", &at_status},
         {type_session, "_wait", &at_wait},
+        {type_execution, "_session", &at_its_session},
+        {type_execution, "_attributes", &at_its_attributes},
+        {type_execution, "_entered", &at_its_entry},
     };
     for (size_t i = 0; i < sizeof(slots) / sizeof(*slots); i++)
         if (find_slot(slots[i].type, slots[i].name, slots[i].at) < 0)
@@ -1248,10 +1325,13 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
                         (PyObject *)type_context, variable, span_key, phase_key, names_of_switch, names_of_clock,
                         names_of_ids, known_names, submission, stats_names, counting, internal, kind_goes_on, kind_ends,
                         python_enter, python_exit, python_send, python_describe, python_are_plain, python_session,
-                        python_enqueued, python_execution, python_end_span, python_accepted, python_consumed, dumps, crc32};
+                        python_enqueued, python_execution, python_end_span, python_accepted, python_consumed, python_scope_enter,
+                        python_scope_exit, (PyObject *)type_execution, dumps, crc32};
     for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
         Py_INCREF(kept[i]);
-    return Py_BuildValue("{sNsNsNsNsNsNsNsNsNsNsN}", "begin", PyDescr_NewMethod(type_session, &of_session[0]), "enqueued",
+    return Py_BuildValue("{sNsNsNsNsNsNsNsNsNsNsNsNsN}", "scope_enter",
+                         PyDescr_NewMethod(type_execution, &of_execution[0]), "scope_exit",
+                         PyDescr_NewMethod(type_execution, &of_execution[1]), "begin", PyDescr_NewMethod(type_session, &of_session[0]), "enqueued",
                          PyDescr_NewMethod(type_session, &of_session[1]), "execution",
                          PyDescr_NewMethod(type_session, &of_session[2]), "end_span",
                          PyDescr_NewMethod(type_session, &of_session[3]), "accepted",

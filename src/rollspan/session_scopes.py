@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import semconv
+from . import native, semconv
 from .attributes import fit_name
 from .scope import Scope
 
@@ -105,3 +105,8 @@ class Block:
 
     async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         self.__exit__(kind, exc, traceback)
+
+
+native.works_with(scope=Execution)
+native.stands_for("scope_enter", Execution, "__enter__")
+native.stands_for("scope_exit", Execution, "__exit__")
