@@ -216,7 +216,9 @@ class Session(Block, JudgedTrace):
         return {semconv.SESSION_ID: self.session_id, semconv.PHASE: name, semconv.PARENT_PHASE: above}
 
 
-native.works_with(session=Session, submission=_submission, semconv=vars(semconv), counting=count, internal=KIND_INTERNAL)
+native.works_with(
+    session=Session, submission=_submission, semconv=vars(semconv), counting=count, internal=KIND_INTERNAL
+)
 native.stands_for("are_plain", sys.modules[__name__], "are_plain")
 native.stands_for("begin", Session, "__init__")
 native.stands_for("enqueued", Session, "mark_enqueued")

@@ -61,7 +61,7 @@ def _start(resolved: config.Resolved) -> None:
 def _made(settings: config.Settings) -> Runtime:
     # These load OpenTelemetry, and much else: all that sessions will need, while no fork can come in between.
     global Session, context
-    from . import carriers, instrumentation, lifecycle, processor, steps  # noqa: F401, PLC0415
+    from . import carriers, instrumentation, lifecycle, processor, steps, stretches  # noqa: F401, PLC0415
     from . import context as loaded  # noqa: PLC0415
     from .runtime import Runtime  # noqa: PLC0415
     from .sessions import Session as Loaded  # noqa: PLC0415

@@ -162,12 +162,14 @@ class TraceLog(RolloutSpan):
         return span
 
     def add_span(self, name: str, parent: RolloutSpan, start: int, exc: BaseException | None = None) -> None:
-        """A phase below `parent` has begun at `start` and ends now, by `exc`, where nobody knew before whether it is one."""
+        """A phase below `parent` has begun at `start` and ends now, by `exc`; nobody knew before whether it is one."""
         if self.bare and exc is None:
             name, kind, said, _ = names.said_by(name)
             attributes = {**said} if said else {}
             above = parent.row[REF]
-            self.keep([next(self._indices), above, name, kind, start, self.now(), attributes, STATUS_UNSET, ""])
+            self.keep(
+                [next(self._indices), above, name, kind, start, self.now(), attributes, STATUS_UNSET, ""]
+            )
         elif not self.ended and not self.abandoned:
             span = self.start_span(name, parent, {}, start)
             if exc is not None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .stats import RolloutStats
 
 _GOOD = {semconv.STATUS: semconv.ACCEPTED, semconv.CONSUMED: True}
-_STATS = tuple((name, semconv.STATS_PREFIX + name) for name in ("accepted", "enqueued", "rejected", "running"))
+_STATS = tuple(
+    (name, semconv.STATS_PREFIX + name) for name in ("accepted", "enqueued", "rejected", "running")
+)
 _row_of, _end_of = attrgetter("row"), itemgetter(END)
 
 _CANCELLATIONS = (

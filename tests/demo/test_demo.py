@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -128,6 +129,29 @@ def test_the_end_shows_table_waterfall_curve_and_what_to_do_next(run: Run) -> No
     ):
         assert part in run.shown.replace("\n", " ") or part in run.shown
     assert "replay" in run.shown
+
+
+def test_the_timeline_shows_rollouts_beside_the_training(run: Run, tmp_path: Path) -> None:
+    """While the policy learns in one thread, rollouts of later steps are being generated; each step has its scopes."""
+    out = tmp_path / "timeline.json"
+    made = CliRunner().invoke(main, ["timeline", str(run.out), "-o", str(out)])
+    assert made.exit_code == 0, made.output
+    events = json.loads(out.read_text())["traceEvents"]
+    slices = [event for event in events if event["ph"] == "X"]
+    learning = [(event["ts"], event["ts"] + event["dur"]) for event in slices if event["name"] == "learn"]
+    begun: dict[tuple[str, str], float] = {}
+    beside = 0
+    for event in events:
+        key = str(event.get("id2")), event["name"]
+        if event["ph"] == "b" and event["name"] == "generate":
+            begun[key] = event["ts"]
+        elif event["ph"] == "e" and event["name"] == "generate":
+            start = begun.pop(key)
+            beside += any(start < end and event["ts"] > at for at, end in learning)
+    assert len(learning) > 20
+    assert beside > len(learning)
+    names = {event["name"] for event in slices}
+    assert {"step 0", "collect", "learn", "forward", "backward", "optimizer", "update_weights"} <= names
 
 
 def test_turned_off_the_same_program_leaves_nothing(tmp_path: Path) -> None:

@@ -217,6 +217,19 @@ def test_off_it_does_nothing() -> None:
     assert f() == 1
 
 
+def test_off_it_loads_nothing(run_program: Any) -> None:
+    """Neither OpenTelemetry nor torch, and no file comes to be."""
+    source = """
+import sys
+from rollspan import perf
+with perf.trace_scope("x", enable_profiler=True, args={"global_step": 1}), perf.step(1):
+    perf.instant("y")
+perf.save(force=True)
+print([name for name in sys.modules if name.split(".")[0] in ("opentelemetry", "torch", "mmap")])
+"""
+    assert run_program(source, env={"ROLLSPAN_ENABLED": ""}).stdout == "[]\n"
+
+
 def test_with_a_provider_of_the_users_its_exporters_get_them(
     tmp_path: Path, provider: InMemorySpanExporter
 ) -> None:

@@ -104,10 +104,12 @@ def what_next(out: Path, trace_id: str, *, delivered: bool) -> Text:
     command, where = started_as(), shlex.quote(str(out))
     text = Text()
     text.append("Written\n", "bold")
-    for path in [*sorted(out.glob("sessions-*.jsonl")), out / "journal"]:
+    for path in [*sorted(out.glob("sessions-*.jsonl")), *sorted(out.glob("perf-*.json")), out / "journal"]:
         text.append(f"  {path}\n")
     text.append("Look again\n", "bold")
     text.append(f"  {command} show {where} --slowest 5\n  {command} show {where} --session {trace_id}\n")
+    text.append("See rollouts beside the training, in https://ui.perfetto.dev\n", "bold")
+    text.append(f"  {command} timeline {where}\n")
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(
         "OTEL_EXPORTER_OTLP_ENDPOINT"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rollspan import perf
 from rollspan.demo.config import DemoConfig
 from rollspan.demo.policy import Policy
 from rollspan.demo.task import PADDING
@@ -19,6 +20,7 @@ class Learner:
         self._config = config
         self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate)
 
+    @perf.trace_perf("learn", category="compute")
     def learn(self, groups: list[list[Trajectory]]) -> None:
         """A few updates on one batch of groups."""
         advantages = torch.cat([group_advantages(group) for group in groups])[:, None]
@@ -28,17 +30,20 @@ class Learner:
         old = pad([t.logprobs for t in batch], 0.0)[:, 1:]
         low, high = 1 - self._config.clip, 1 + self._config.clip
         for _ in range(self._config.epochs):
-            logits, _ = self.policy(tokens[:, :-1])
-            every = torch.log_softmax(logits, dim=-1)
-            new = every.gather(2, tokens[:, 1:, None])[:, :, 0]
-            ratio = ((new - old) * mask).exp()
-            gain = torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
-            entropy = -(every.exp() * every).sum(dim=-1)
-            loss = -((gain + self._config.entropy_bonus * entropy) * mask).sum() / mask.sum()
-            self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
-            self._optimizer.step()
+            with perf.trace_scope("forward", category="compute"):
+                logits, _ = self.policy(tokens[:, :-1])
+                every = torch.log_softmax(logits, dim=-1)
+                new = every.gather(2, tokens[:, 1:, None])[:, :, 0]
+                ratio = ((new - old) * mask).exp()
+                gain = torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
+                entropy = -(every.exp() * every).sum(dim=-1)
+                loss = -((gain + self._config.entropy_bonus * entropy) * mask).sum() / mask.sum()
+            with perf.trace_scope("backward", category="compute"):
+                self._optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+            with perf.trace_scope("optimizer", category="compute"):
+                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
+                self._optimizer.step()
 
 
 def group_advantages(group: list[Trajectory]) -> Tensor:

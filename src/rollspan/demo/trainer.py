@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import rollspan
+from rollspan import perf
 from rollspan.demo.client import EngineClient
 from rollspan.demo.config import DemoConfig
 from rollspan.demo.learner import Learner
@@ -47,14 +47,16 @@ class Trainer:
         """Train for the configured number of steps; `report` is called after each."""
         await self._push_weights(0)
         for step in range(self._config.steps):
-            with rollspan.step(step):
+            with perf.step(step):
                 if step == 0:
                     for _ in range(self._config.groups_ahead):
                         self._rollouts.submit(next(self._tasks))
-                batch, reward = await self._collect(step)
+                with perf.trace_scope("collect", category="scheduler"):
+                    batch, reward = await self._collect(step)
                 if batch:
                     await asyncio.to_thread(self._learner.learn, batch)
-                await self._push_weights(step + 1)
+                with perf.trace_scope("update_weights", category="comm", args={"weight_version": step + 1}):
+                    await self._push_weights(step + 1)
             report(StepReport(step, reward, replace(self._rollouts.counts)))
 
     async def _collect(self, step: int) -> tuple[list[list[Trajectory]], float]:

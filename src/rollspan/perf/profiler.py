@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollspan import health, switch
-from rollspan.exporters.ownfile import make_directory
 
 if TYPE_CHECKING:
     from rollspan.config import Settings
@@ -86,6 +85,8 @@ def _about(settings: Settings) -> dict[str, Any]:
 
 
 def _write(made: Any, label: str, settings: Settings) -> None:
+    from rollspan.exporters.ownfile import make_directory  # noqa: PLC0415 - off, nothing of that is loaded
+
     make_directory(settings.dir, settings.file_mode)
     host = _word(socket.gethostname())
     path = _free(settings.dir, f"profile-r{settings.rank}.{host}.{os.getpid()}.{_word(label)}")

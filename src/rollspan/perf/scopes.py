@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import rollspan
-from rollspan import health, names, semconv, stretches, switch, threads
+from rollspan import health, names, semconv, switch, threads
 from rollspan.phases import phase
 from rollspan.scope import Scope
 from rollspan.scope import late_context as _late
@@ -52,7 +52,11 @@ class TimedScope(phase):
         around = _late().current() or _late().current_step() or trainer_step.current()
         name = self._said[0]
         span = None if around is None else around.owner.start_phase(name, self._attributes, around)
-        return span or stretches.start_phase(runtime, name, self._attributes)
+        if span is not None:
+            return span
+        from rollspan import stretches  # noqa: PLC0415 - loads OpenTelemetry
+
+        return stretches.start_phase(runtime, name, self._attributes)
 
 
 class _SaysItsStep(TimedScope):

@@ -78,7 +78,9 @@ class Submission:
             workflow.workflow = _Traced(task.workflow.workflow, left)
         else:
             workflow = _Traced(task.workflow, left)
-        return type(task)(**{**vars(task), "workflow": workflow})  # `dataclasses.replace` costs thrice as much
+        return type(task)(
+            **{**vars(task), "workflow": workflow}
+        )  # `dataclasses.replace` costs thrice as much
 
     def finalized(self, status: str, reason: str | None, error: BaseException | None) -> None:
         """What AReaL's executor made of it, said from inside of it."""
