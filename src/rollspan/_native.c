@@ -20,7 +20,7 @@ static PyObject *names_of_switch, *names_of_clock;            /* both are module
 static PyObject *python_enter, *python_exit, *python_describe; /* what stood here before */
 static PyObject *python_are_plain, *python_send, *known_names, *dumps, *crc32;
 static PyObject *python_session, *python_enqueued, *python_execution, *python_end_span, *python_accepted, *python_consumed;
-static PyObject *python_scope_enter, *python_scope_exit;
+static PyObject *python_scope_enter, *python_scope_exit, *python_add_span, *python_current;
 static PyObject *names_of_ids, *names_on_the_wire, *submission, *stats_names, *counting, *internal, *kind_goes_on, *kind_ends;
 static long write_every, most;
 
@@ -787,6 +787,34 @@ execution_exit(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
     return with_self(python_scope_exit, self, arguments, count, NULL);
 }
 
+/* `TraceLog.add_span` while it is bare; False, and nothing is changed, where it is not that. */
+static int
+add_here(PyObject *self, PyObject *name, PyObject *parent, PyObject *start)
+{
+    PyObject *said = PyUnicode_CheckExact(name) ? PyDict_GetItemWithError(known_names, name) : NULL;
+    if (said == NULL || !is_usual(self) || SLOT(self, at_bare) != Py_True || !PyObject_TypeCheck(parent, type_span)
+        || SLOT(parent, at_row) == NULL || !PyList_CheckExact(SLOT(parent, at_row)))
+        return 0;
+    PyObject *none = PyDict_New(), *row = none == NULL ? NULL : begin(self, SLOT(parent, at_row), said, none), *span = NULL;
+    if (row != NULL && PyList_SetItem(row, END, Py_NewRef(PyList_GET_ITEM(row, START))) == 0
+        && PyList_SetItem(row, START, Py_NewRef(start)) == 0)
+        span = new_span(self, Py_NewRef(row));
+    int done = span != NULL && is_usual(self) && SLOT(self, at_bare) == Py_True
+               && PyList_Append(SLOT(self, at_spans), span) == 0;
+    Py_XDECREF(none), Py_XDECREF(row), Py_XDECREF(span);
+    return done;
+}
+
+static PyObject *
+session_add_span(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    if (names == NULL && (count == 3 || (count == 4 && arguments[3] == Py_None))
+        && add_here(self, arguments[0], arguments[1], arguments[2]))
+        Py_RETURN_NONE;
+    PyErr_Clear();
+    return with_self(python_add_span, self, arguments, count, names);
+}
+
 /* Whether a line may be written with nothing in it but spans and attributes. */
 static int
 is_at_rest(PyObject *self)
@@ -980,6 +1008,43 @@ mark_accepted(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyOb
         Py_RETURN_NONE;
     PyErr_Clear();
     return with_self(python_accepted, self, arguments, count, names);
+}
+
+/* `context.current`, the short way: a new reference; else NULL, and maybe an exception set. */
+static PyObject *
+current_span(void)
+{
+    PyObject *here = NULL, *span = NULL, *abandoned = NULL;
+    if (PyContextVar_Get(variable, NULL, &here) < 0 || here == NULL)
+        return NULL;
+    if (Py_TYPE(here) == type_context) {
+        span = PyDict_GetItemWithError(here, phase_key);
+        if (span == NULL && !PyErr_Occurred())
+            span = Py_None;
+        Py_XINCREF(span);
+    }
+    Py_DECREF(here);
+    if (span == NULL || span == Py_None)
+        return span;
+    PyObject *trace = NULL;
+    if (PyObject_TypeCheck(span, type_span) && open_row(span) != NULL)
+        trace = PyObject_TypeCheck(span, type_trace) ? span : SLOT(span, at_owner);
+    if (trace != NULL && PyObject_TypeCheck(trace, type_trace) && SLOT(trace, at_runtime) != NULL)
+        abandoned = PyObject_GetAttr(SLOT(trace, at_runtime), word_abandoned);
+    Py_XDECREF(abandoned);
+    if (abandoned != Py_False)
+        Py_CLEAR(span);
+    return span;
+}
+
+static PyObject *
+current(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    PyObject *span = current_span();
+    if (span != NULL)
+        return span;
+    PyErr_Clear();
+    return PyObject_CallNoArgs(python_current);
 }
 
 /* Whether nothing of a session is current here. */
@@ -1212,6 +1277,7 @@ static PyMethodDef of_session[] = {
      "retry."},
     {"start_execution", start_execution, METH_O, "See `Session`."},
     {"end_span", (PyCFunction)(void (*)(void))session_end_span, METH_FASTCALL | METH_KEYWORDS, "See `Session`."},
+    {"add_span", (PyCFunction)(void (*)(void))session_add_span, METH_FASTCALL | METH_KEYWORDS, "See `TraceLog`."},
     {"mark_accepted", (PyCFunction)(void (*)(void))mark_accepted, METH_FASTCALL | METH_KEYWORDS,
      "mark_accepted($self, /, *, stats=None, reward=None)\n--\n\nThe verdict: good. The session goes on until "
      "`mark_consumed`, or `mark_dropped`."},
@@ -1226,13 +1292,15 @@ static PyMethodDef of_trace = {"_send", (PyCFunction)(void (*)(void))trace_send,
 static PyMethodDef free_standing[] = {
     {"_describe", (PyCFunction)(void (*)(void))describe, METH_FASTCALL, NULL},
     {"are_plain", (PyCFunction)(void (*)(void))plain, METH_FASTCALL, NULL},
+    {"current", current, METH_NOARGS, NULL},
 };
 
 static char *names[] = {"phase",     "span",     "trace",     "session",  "context",  "variable",   "span_key",
                         "phase_key", "switch",   "clock",     "ids",      "semconv",  "known",      "submission",
                         "stats",     "counting", "internal",  "goes_on",  "ends",     "enter",      "exit",
                         "send",      "describe", "are_plain", "begin",    "enqueued", "execution",  "end_span",
-                        "accepted",  "consumed", "scope",     "scope_enter", "scope_exit", "dumps",     "crc32",    "write_every", "most",    NULL};
+                        "accepted",  "consumed", "scope",     "scope_enter", "scope_exit", "add_span",
+                        "current",   "dumps",     "crc32",    "write_every", "most",    NULL};
 
 PyDoc_STRVAR(install_doc,
              "Take what the functions here work with, Python's functions among it; gives those that stand for them, by\n"
@@ -1242,14 +1310,14 @@ static PyObject *
 install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
 {
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, named, "$O!O!O!O!O!O!OOO!O!O!O!O!O!O!OOOOOOOOOOOOOOOO!OOOOll", names, &PyType_Type, &type_phase,
+            arguments, named, "$O!O!O!O!O!O!OOO!O!O!O!O!O!O!OOOOOOOOOOOOOOOO!OOOOOOll", names, &PyType_Type, &type_phase,
             &PyType_Type, &type_span, &PyType_Type, &type_trace, &PyType_Type, &type_session, &PyType_Type, &type_context,
             &PyContextVar_Type, &variable, &span_key, &phase_key, &PyDict_Type, &names_of_switch, &PyDict_Type,
             &names_of_clock, &PyDict_Type, &names_of_ids, &PyDict_Type, &names_on_the_wire, &PyDict_Type, &known_names,
             &PyDict_Type, &submission, &PyTuple_Type, &stats_names, &counting, &internal, &kind_goes_on, &kind_ends,
             &python_enter, &python_exit, &python_send, &python_describe, &python_are_plain, &python_session,
             &python_enqueued, &python_execution, &python_end_span, &python_accepted, &python_consumed, &PyType_Type,
-            &type_execution, &python_scope_enter, &python_scope_exit, &dumps, &crc32, &write_every, &most))
+            &type_execution, &python_scope_enter, &python_scope_exit, &python_add_span, &python_current, &dumps, &crc32, &write_every, &most))
         return NULL;
     if (type_context->tp_new != PyDict_Type.tp_new || type_context->tp_init != PyDict_Type.tp_init) {
         PyErr_SetString(PyExc_TypeError, "an OpenTelemetry context is expected to be made like a dict");
@@ -1326,20 +1394,39 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
                         names_of_ids, known_names, submission, stats_names, counting, internal, kind_goes_on, kind_ends,
                         python_enter, python_exit, python_send, python_describe, python_are_plain, python_session,
                         python_enqueued, python_execution, python_end_span, python_accepted, python_consumed, python_scope_enter,
-                        python_scope_exit, (PyObject *)type_execution, dumps, crc32};
+                        python_scope_exit, python_add_span, python_current, (PyObject *)type_execution, dumps, crc32};
     for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
         Py_INCREF(kept[i]);
-    return Py_BuildValue("{sNsNsNsNsNsNsNsNsNsNsNsNsN}", "scope_enter",
-                         PyDescr_NewMethod(type_execution, &of_execution[0]), "scope_exit",
-                         PyDescr_NewMethod(type_execution, &of_execution[1]), "begin", PyDescr_NewMethod(type_session, &of_session[0]), "enqueued",
-                         PyDescr_NewMethod(type_session, &of_session[1]), "execution",
-                         PyDescr_NewMethod(type_session, &of_session[2]), "end_span",
-                         PyDescr_NewMethod(type_session, &of_session[3]), "accepted",
-                         PyDescr_NewMethod(type_session, &of_session[4]), "consumed",
-                         PyDescr_NewMethod(type_session, &of_session[5]), "enter", PyDescr_NewMethod(type_phase, &of_phase[0]), "exit",
-                         PyDescr_NewMethod(type_phase, &of_phase[1]), "send", PyDescr_NewMethod(type_trace, &of_trace),
-                         "describe", PyCFunction_New(&free_standing[0], NULL), "are_plain",
-                         PyCFunction_New(&free_standing[1], NULL));
+    struct {
+        const char *place;
+        PyTypeObject *type;
+        PyMethodDef *method;
+    } here[] = {
+        {"enter", type_phase, &of_phase[0]},
+        {"exit", type_phase, &of_phase[1]},
+        {"send", type_trace, &of_trace},
+        {"begin", type_session, &of_session[0]},
+        {"enqueued", type_session, &of_session[1]},
+        {"execution", type_session, &of_session[2]},
+        {"end_span", type_session, &of_session[3]},
+        {"add_span", type_session, &of_session[4]},
+        {"accepted", type_session, &of_session[5]},
+        {"consumed", type_session, &of_session[6]},
+        {"scope_enter", type_execution, &of_execution[0]},
+        {"scope_exit", type_execution, &of_execution[1]},
+        {"describe", NULL, &free_standing[0]},
+        {"are_plain", NULL, &free_standing[1]},
+        {"current", NULL, &free_standing[2]},
+    };
+    PyObject *made = PyDict_New();
+    for (size_t i = 0; made != NULL && i < sizeof(here) / sizeof(*here); i++) {
+        PyTypeObject *type = here[i].type;
+        PyObject *function = type == NULL ? PyCFunction_New(here[i].method, NULL) : PyDescr_NewMethod(type, here[i].method);
+        if (function == NULL || PyDict_SetItemString(made, here[i].place, function) < 0)
+            Py_CLEAR(made);
+        Py_XDECREF(function);
+    }
+    return made;
 }
 
 static PyObject *

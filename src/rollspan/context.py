@@ -7,6 +7,7 @@ between (an HTTP client's) changes the latter and leaves ours.
 from __future__ import annotations
 
 import gc
+import sys
 from collections import OrderedDict
 from contextvars import ContextVar
 from typing import Any
@@ -106,3 +107,4 @@ def current_step() -> RolloutSpan | None:
 
 if isinstance(_variable, ContextVar):
     native.works_with(context=Context, variable=_variable, span_key=SPAN_KEY, phase_key=PHASE_KEY)
+    native.stands_for("current", sys.modules[__name__], "current")

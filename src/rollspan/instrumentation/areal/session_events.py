@@ -164,8 +164,8 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
         def trace_session_phase(phase: str, **kwargs: Any) -> Any:
             theirs = inside(phase, **kwargs)
             try:
-                above = _current() if patches.active else None
-                if above is None:
+                above = _current()
+                if above is None or not patches.active:
                     return theirs
                 name = fit_name(phase)
                 ours = _IfNothingElse(above, name) if name in _KNOWN_ELSEWHERE else rollspan.phase(name)

@@ -88,11 +88,15 @@ class Submission:
 
     def judge(self, stats: Any) -> bool:
         """Give each sample its verdict; whether there is anything that the trainer can consume."""
+        accepted = self.status == semconv.ACCEPTED
         for sample in self.samples:
-            self._judge(sample, stats)
-        return self.status == semconv.ACCEPTED
+            if accepted and sample.error is None and sample.result is not None:
+                sample.session.mark_accepted(stats=stats, reward=_reward_of(sample.result))
+            else:
+                self._throw_away(sample, stats)
+        return accepted
 
-    def _judge(self, sample: Sample, stats: Any) -> None:
+    def _throw_away(self, sample: Sample, stats: Any) -> None:
         session = sample.session
         if self.status is None:
             session.mark_dropped(semconv.CANCELLED, stats=stats)
@@ -104,8 +108,6 @@ class Submission:
             session.mark_failed(self.error, stats=stats)
         elif sample.result is None:
             session.mark_rejected(semconv.WORKFLOW_RETURNED_NONE, stats=stats)
-        elif self.status == semconv.ACCEPTED:
-            session.mark_accepted(stats=stats, reward=_reward_of(sample.result))
         else:
             session.mark_rejected(semconv.SHOULD_ACCEPT_FALSE, stats=stats, reward=_reward_of(sample.result))
 
@@ -257,12 +259,15 @@ def _follow_execution(patches: Patches, module: ModuleType, executor: type, grou
 
     def trace_session_event(inside: Callable[..., Any]) -> Callable[..., Any]:
         def trace_session_event(method: str, *args: Any, **kwargs: Any) -> Any:
+            if method != "mark_finalized":
+                return inside(method, *args, **kwargs)
             submission = _running.get()
-            if submission is not None and method == "mark_finalized":
+            if submission is not None:
                 # Of an exception that AReaL has caught this is the only trace.
                 submission.finalized(kwargs.get("status", ""), kwargs.get("reason"), sys.exc_info()[1])
-            return inside(method, *args, **kwargs)
+            return theirs(method, *args, **kwargs)
 
+        theirs = getattr(inside, "__wrapped__", inside)  # to others of ours this event says nothing
         return trace_session_event
 
     patches.wrap(executor, "_create_workflow_task", _create_workflow_task)
@@ -309,8 +314,9 @@ def _item_of(data: Any) -> str | int | None:
     """The name of the dataset's item, where it has one."""
     if isinstance(data, dict):
         for name in _ITEMS:
-            if type(data.get(name)) in (str, int):
-                return data[name]  # type: ignore[no-any-return]
+            item = data.get(name)
+            if type(item) is str or type(item) is int:
+                return item
     return None
 
 
