@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rollspan
-from rollspan import api, clock, left, native, phases, plain
+from rollspan import api, clock, context, left, native, phases, plain, switch
+from rollspan.journal import _no_room
 from rollspan.lines import WRITE_EVERY
 from rollspan.plain import MOST
 from rollspan.testing import fixed, recording, tree
@@ -36,14 +37,16 @@ def _built() -> Iterator[None]:
     native.use(False)
 
 
-def left_by(program: Callable[[], None], *, in_c: bool) -> list[bytes]:
+def left_by(
+    program: Callable[[], None], *, in_c: bool, step_ns: int = 1_000_000, most_bytes: int = 300
+) -> list[bytes]:
     """What the program leaves in the journal, under a clock and ids that are the same each time."""
     for kinds in plain._kinds.values():  # names are learned; each way begins with none
         kinds.clear()
     with (
         tempfile.TemporaryDirectory() as folder,
-        recording(Path(folder), native=in_c, run_id="run", attribute_max_bytes=300),
-        fixed(),
+        recording(Path(folder), native=in_c, run_id="run", attribute_max_bytes=most_bytes),
+        fixed(step_ns=step_ns),
     ):
         assert native.in_use() is in_c
         contextvars.copy_context().run(program)
@@ -52,9 +55,9 @@ def left_by(program: Callable[[], None], *, in_c: bool) -> list[bytes]:
         return [path.read_bytes().rstrip(b"\0") for path in segments]
 
 
-def check(program: Callable[[], None]) -> bytes:
+def check(program: Callable[[], None], **under: int) -> bytes:
     """What the program leaves, which is the same by C and by Python."""
-    by_c, by_python = (b"".join(left_by(program, in_c=in_c)) for in_c in (True, False))
+    by_c, by_python = (b"".join(left_by(program, in_c=in_c, **under)) for in_c in (True, False))
     assert by_c.splitlines() == by_python.splitlines()
     assert by_c
     return by_c
@@ -166,6 +169,153 @@ def test_any_program_leaves_the_same_lines(sessions: list[Any]) -> None:
                 made.mark_dropped("test")
 
     check(program)
+
+
+STATS = st.one_of(
+    st.none(),
+    st.builds(rollspan.RolloutStats, *(st.integers(-1, 1 << 65),) * 4),
+    st.just(Odd()),
+)
+MARKS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["enqueue", "execution", "consume", "reject", "drop", "count", "add"]), st.none()),
+        st.tuples(st.just("accept"), st.tuples(STATS, VALUES)),
+        st.tuples(st.just("set"), ATTRIBUTES),
+        st.tuples(st.just("phases"), st.lists(STEPS, max_size=3)),
+    ),
+    max_size=6,
+)
+USUAL = ["enqueue", "execution", "add", "leave", "accept", "consume"]
+
+
+def mark(session: Any, marks: list[tuple[str, Any]]) -> None:
+    with contextlib.ExitStack() as entered:
+        for what, said in marks:
+            if what == "execution":
+                entered.enter_context(session.execution())
+            elif what == "leave":
+                entered.close()
+            elif what == "phases":
+                walk(session, said)
+            elif what == "accept":
+                session.mark_accepted(stats=said[0], reward=said[1])
+            elif what == "set":
+                session.set_attribute("note", said)
+            elif what == "count":
+                session.count("n")
+            elif what == "add":
+                above = context.current()
+                session.add_span("reward", session if above is None else above, clock.monotonic_ns() + session.offset)
+            else:
+                {
+                    "enqueue": session.mark_enqueued,
+                    "consume": session.mark_consumed,
+                    "reject": session.mark_rejected,
+                    "drop": lambda: session.mark_dropped("test"),
+                }[what]()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(ATTRIBUTES, MARKS), min_size=1, max_size=3), st.sampled_from([300, 4096]))
+def test_any_marks_leave_the_same_lines(sessions: list[Any], most_bytes: int) -> None:
+    """In whatever order they come. The clock stands still: where C leaves a line to Python, that looks at it again."""
+
+    def program() -> None:
+        for attributes, marks in sessions:
+            mark(rollspan.start_session(**attributes), marks)
+
+    check(program, step_ns=0, most_bytes=most_bytes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.builds(rollspan.RolloutStats, *(st.integers(0, 1 << 40),) * 4)),
+            st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)),
+            st.integers(0, len(USUAL)),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_the_usual_marks_have_the_same_stamps(sessions: list[Any]) -> None:
+    """From submission to consumption, or to where it stopped."""
+
+    def program() -> None:
+        for number, (stats, reward, marks) in enumerate(sessions):
+            session = rollspan.start_session(task_id=number, workflow="w")
+            mark(session, [(what, (stats, reward)) for what in USUAL[:marks]])
+
+    check(program, most_bytes=4096)
+
+
+def test_marks_hold_on_to_nothing(tmp_path: Path) -> None:
+    """After ten thousand marked sessions there are as many objects and blocks of memory as after a thousand."""
+    with recording(tmp_path, journal_keep=False, native=True):
+
+        def run(count: int) -> tuple[int, int]:
+            for number in range(count):
+                mark(
+                    rollspan.start_session(task_id=number),
+                    [
+                        ("enqueue", None),
+                        ("execution", None),
+                        ("add", None),
+                        ("phases", [("phase", ("generate", {"model": "m"}, False, []))]),
+                        ("leave", None),
+                        ("accept", (rollspan.RolloutStats(1, 2, 3, number), 0.5)),
+                        ("consume", None),
+                    ],
+                )
+            rollspan.flush(30.0)
+            gc.collect()
+            return len(gc.get_objects()), sys.getallocatedblocks()
+
+        run(2000)
+        objects, blocks = run(1000)
+        more_objects, more_blocks = run(9000)
+    assert more_objects - objects < 500
+    assert more_blocks - blocks < 2000
+
+
+def test_marks_do_not_wait_for_the_lock(tmp_path: Path) -> None:
+    """Where another thread holds it Python waits for it; a segment that is full is left to Python too."""
+    with recording(tmp_path, native=True) as rec:
+        session = rollspan.start_session(task_id="held")
+        held, over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with session.lock:
+                held.set()
+                over.wait(0.2)
+
+        for step in (
+            session.mark_enqueued,
+            lambda: session.execution().__enter__(),
+            lambda: session.end_span(session._executing[0]),
+            session.mark_accepted,
+            session.mark_consumed,
+        ):
+            held.clear()
+            over.clear()
+            thread = threading.Thread(target=hold)
+            thread.start()
+            held.wait()
+            contextvars.copy_context().run(step)
+            thread.join()
+        for number in range(3):  # each takes the rest of a segment
+            padded = rollspan.start_session(task_id=number, note="x" * 3000)
+            switch.runtime()._worker  # noqa: B018 - it is running
+            padded.mark_enqueued()
+            with padded.execution():
+                pass
+            padded.mark_accepted()
+            switch.runtime().journal._write = _no_room
+            padded.mark_consumed()
+        traces = rec.traces()
+    assert [trace.record["status"] for trace in traces] == ["accepted"] * 4
+    assert set(tree(traces[0].spans)["rollout"]) == {"queue_wait", "runner_wait", "execution", "post_wait"}
 
 
 def test_a_long_session_writes_its_lines_at_the_same_phases() -> None:
