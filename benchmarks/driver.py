@@ -45,8 +45,8 @@ class Sink:
     """The OTLP endpoint's process."""
 
     def __init__(self) -> None:
-        self._process = _start(sys.executable, "benchmarks.sink")
-        self._port = int(_line(self._process))
+        self._process = start(sys.executable, "benchmarks.sink")
+        self._port = int(line_of(self._process))
         self.endpoint = f"http://127.0.0.1:{self._port}"
 
     def taken(self) -> dict[str, int]:
@@ -60,7 +60,7 @@ class Sink:
         return counts
 
     def close(self) -> None:
-        _end(self._process)
+        end(self._process)
 
 
 class Child:
@@ -74,7 +74,7 @@ class Child:
         self._next = 0
         self._read: dict[Path, int] = {}
         with self._log.open("w") as log:
-            self._process = _start(
+            self._process = start(
                 python, "benchmarks.child", entry.name, str(self._folder), endpoint, stderr=log
             )
         self.versions: dict[str, str] = self._answer()["versions"]
@@ -91,7 +91,7 @@ class Child:
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
-        text = _line(self._process)
+        text = line_of(self._process)
         if not text:
             raise BenchmarkError(f"{self.entry.name} ended early:\n{self._log.read_text()[-4000:]}")
         answer: dict[str, Any] = json.loads(text)
@@ -108,7 +108,7 @@ class Child:
         return new
 
     def close(self) -> None:
-        _end(self._process)
+        end(self._process)
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _one(sink: Sink, child: Child, sessions: int) -> dict[str, float]:
     return {**result, **arrived}
 
 
-def _start(python: str, module: str, *arguments: str, stderr: Any = None) -> subprocess.Popen[str]:
+def start(python: str, module: str, *arguments: str, stderr: Any = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [python, "-m", module, *arguments],
         cwd=ROOT,
@@ -163,12 +163,12 @@ def _start(python: str, module: str, *arguments: str, stderr: Any = None) -> sub
     )
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str]) -> None:
     """Close its input, and wait until it has ended by itself."""
     assert process.stdin is not None
     assert process.stdout is not None
