@@ -14,7 +14,7 @@ INSTALL = @quiet=; [ -t 1 ] || quiet=-q; $(BIN)/python -m pip install $$quiet $(
 .DEFAULT_GOAL := help
 # Real backends to test against, built once for all checkouts.
 export BACKENDS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollspan/backends
-.PHONY: help demo test check bench backends test-backends test-clusters test-areal clean
+.PHONY: help demo test check bench bench-areal backends test-backends test-clusters test-areal clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test    run the tests, some 9 minutes on two cores         (TEST_ARGS='-k fold')"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   what a session costs, beside other tracers         (BENCH_ARGS='--rounds 10')"
+	@echo "make bench-areal     what AReaL's executor costs, beside its own tracer  (installs AReaL)"
 	@echo "make backends        build a real Collector and a real Jaeger (needs Go)"
 	@echo "make test-backends   run the tests that need those; none may be skipped"
 	@echo "make test-clusters   run the tests of torchrun, MPI, Ray and two hosts; likewise (needs Go, root, iproute2)"
@@ -42,6 +43,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-areal: $(VENV)/.areal
+	$(BIN)/python -m benchmarks.areal_executor $(BENCH_ARGS)
 
 backends:
 	otel-collector/backends/build.sh "$(BACKENDS_DIR)"

@@ -39,9 +39,7 @@ class _Child:
         self._log = folder / f"{mode}.log"
         (folder / mode).mkdir()
         with self._log.open("w") as log:
-            self._process = start(
-                python, "benchmarks.executor_child", mode, str(folder / mode), stderr=log
-            )
+            self._process = start(python, "benchmarks.executor_child", mode, str(folder / mode), stderr=log)
         self.versions: dict[str, str] = self._answer()["versions"]
 
     def round(self, tasks: int) -> dict[str, float]:
@@ -129,8 +127,8 @@ def _show(
     )
     on = report.machine()
     console.print(
-        f"Median and [quartiles] of {len(rounds)} interleaved rounds of {tasks} tasks, in multiples of AReaL's tracer in the "
-        "same round. wall: until the trainer has all results; hot: the process's CPU time until then; total: until "
+        f"Median and [quartiles] of {len(rounds)} interleaved rounds of {tasks} tasks, in multiples of AReaL's tracer in "
+        "the same round. wall: until the trainer has all results; hot: the process's CPU time until then; total: until "
         f"rollspan has delivered too. Tracing alone: {cost:.2f} times AReaL's.\n"
         f"{on['cpu']}, {on['cpus']} CPUs, load {on['load']}, Python {on['python']}; "
         + ", ".join(f"{name} {number}" for name, number in versions.items()),
@@ -151,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=20, help="rounds that count (%(default)s)")
     parser.add_argument("--tasks", type=int, default=1000, help="tasks in a round (%(default)s)")
     parser.add_argument(
-        "--python", default=sys.executable, help="the interpreter that has AReaL and what rollspan needs (this one)"
+        "--python",
+        default=sys.executable,
+        help="the interpreter that has AReaL and what rollspan needs (this one)",
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 where the bound does not hold")
     return parser

@@ -38,7 +38,9 @@ def executor(mode: str, folder: str) -> tuple[Any, Any]:
     named = {"experiment_name": "bench", "trial_name": mode}
     if mode == AREAL:
         sessions = SessionTracerConfig(enabled=True)
-        perf_tracer.configure(PerfTracerConfig(fileroot=folder, enabled=True, session_tracer=sessions, **named), rank=0)
+        perf_tracer.configure(
+            PerfTracerConfig(fileroot=folder, enabled=True, session_tracer=sessions, **named), rank=0
+        )
     nothing = torch.zeros(1, 2)
 
     class Engine:

@@ -178,7 +178,9 @@ STATS = st.one_of(
 )
 MARKS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["enqueue", "execution", "consume", "reject", "drop", "count", "add"]), st.none()),
+        st.tuples(
+            st.sampled_from(["enqueue", "execution", "consume", "reject", "drop", "count", "add"]), st.none()
+        ),
         st.tuples(st.just("accept"), st.tuples(STATS, VALUES)),
         st.tuples(st.just("set"), ATTRIBUTES),
         st.tuples(st.just("phases"), st.lists(STEPS, max_size=3)),
@@ -205,7 +207,9 @@ def mark(session: Any, marks: list[tuple[str, Any]]) -> None:
                 session.count("n")
             elif what == "add":
                 above = context.current()
-                session.add_span("reward", session if above is None else above, clock.monotonic_ns() + session.offset)
+                session.add_span(
+                    "reward", session if above is None else above, clock.monotonic_ns() + session.offset
+                )
             else:
                 {
                     "enqueue": session.mark_enqueued,

@@ -20,7 +20,7 @@ static PyObject *names_of_switch, *names_of_clock;            /* both are module
 static PyObject *python_enter, *python_exit, *python_describe; /* what stood here before */
 static PyObject *python_are_plain, *python_send, *known_names, *dumps, *crc32;
 static PyObject *python_session, *python_enqueued, *python_execution, *python_end_span, *python_accepted, *python_consumed;
-static PyObject *python_scope_enter, *python_scope_exit, *python_add_span, *python_current;
+static PyObject *python_scope_enter, *python_scope_exit, *python_add_span, *python_current, *python_make_execution;
 static PyObject *names_of_ids, *names_on_the_wire, *submission, *stats_names, *counting, *internal, *kind_goes_on, *kind_ends;
 static long write_every, most;
 
@@ -44,7 +44,7 @@ static Py_ssize_t at_changes, at_end_wanted, at_kept, at_links, at_lock, at_open
     at_writing;
 static Py_ssize_t at_block, at_consumed, at_counters, at_ends_with, at_executing, at_session_id, at_status, at_wait;
 /* of a session */
-static Py_ssize_t at_its_session, at_its_attributes, at_its_entry; /* of what `session.execution()` gives */
+static Py_ssize_t at_its_session, at_its_name, at_its_attributes, at_its_entry; /* of what `session.execution()` gives */
 
 #define SLOT(object, at) (*(PyObject **)((char *)(object) + (at)))
 
@@ -746,6 +746,24 @@ end_execution(PyObject *span)
     return session != NULL && PyObject_TypeCheck(session, type_session) && end_here(session, span);
 }
 
+/* `session.execution()`, without its attributes' dict being made on the way. */
+static PyObject *
+session_execution(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    if (count || (names != NULL && PyTuple_GET_SIZE(names)))
+        return with_self(python_make_execution, self, arguments, count, names);
+    PyObject *given = PyDict_New(), *made = given == NULL ? NULL : type_execution->tp_alloc(type_execution, 0);
+    if (made == NULL) {
+        Py_XDECREF(given);
+        return NULL;
+    }
+    SLOT(made, at_its_session) = Py_NewRef(self);
+    SLOT(made, at_its_name) = Py_NewRef(name_execution);
+    SLOT(made, at_its_attributes) = given;
+    SLOT(made, at_its_entry) = Py_NewRef(Py_None);
+    return made;
+}
+
 /* `with session.execution()`, the short way: a new reference; else NULL, and maybe an exception set. */
 static PyObject *
 enter_execution(PyObject *self)
@@ -899,6 +917,8 @@ is_still(PyObject *self, Taken before)
 static PyObject *
 with_changes(PyObject *self, PyObject *changes)
 {
+    if (!PyDict_GET_SIZE(SLOT(self, at_changes)))
+        return Py_NewRef(changes);
     PyObject *all = PyDict_Copy(SLOT(self, at_changes));
     if (all != NULL && PyDict_Update(all, changes) < 0)
         Py_CLEAR(all);
@@ -1276,6 +1296,9 @@ static PyMethodDef of_session[] = {
      "mark_enqueued($self, /)\n--\n\nHanded to whoever runs it: `queue_wait` ends, `runner_wait` begins. Again before a "
      "retry."},
     {"start_execution", start_execution, METH_O, "See `Session`."},
+    {"execution", (PyCFunction)(void (*)(void))session_execution, METH_FASTCALL | METH_KEYWORDS,
+     "execution($self, /, **attributes)\n--\n\nThe workflow runs: a context manager, sync or async. Ends the wait before "
+     "it."},
     {"end_span", (PyCFunction)(void (*)(void))session_end_span, METH_FASTCALL | METH_KEYWORDS, "See `Session`."},
     {"add_span", (PyCFunction)(void (*)(void))session_add_span, METH_FASTCALL | METH_KEYWORDS, "See `TraceLog`."},
     {"mark_accepted", (PyCFunction)(void (*)(void))mark_accepted, METH_FASTCALL | METH_KEYWORDS,
@@ -1300,7 +1323,7 @@ static char *names[] = {"phase",     "span",     "trace",     "session",  "conte
                         "stats",     "counting", "internal",  "goes_on",  "ends",     "enter",      "exit",
                         "send",      "describe", "are_plain", "begin",    "enqueued", "execution",  "end_span",
                         "accepted",  "consumed", "scope",     "scope_enter", "scope_exit", "add_span",
-                        "current",   "dumps",     "crc32",    "write_every", "most",    NULL};
+                        "current",   "make_execution", "dumps",     "crc32",    "write_every", "most",    NULL};
 
 PyDoc_STRVAR(install_doc,
              "Take what the functions here work with, Python's functions among it; gives those that stand for them, by\n"
@@ -1310,14 +1333,15 @@ static PyObject *
 install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
 {
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, named, "$O!O!O!O!O!O!OOO!O!O!O!O!O!O!OOOOOOOOOOOOOOOO!OOOOOOll", names, &PyType_Type, &type_phase,
+            arguments, named, "$O!O!O!O!O!O!OOO!O!O!O!O!O!O!OOOOOOOOOOOOOOOO!OOOOOOOll", names, &PyType_Type, &type_phase,
             &PyType_Type, &type_span, &PyType_Type, &type_trace, &PyType_Type, &type_session, &PyType_Type, &type_context,
             &PyContextVar_Type, &variable, &span_key, &phase_key, &PyDict_Type, &names_of_switch, &PyDict_Type,
             &names_of_clock, &PyDict_Type, &names_of_ids, &PyDict_Type, &names_on_the_wire, &PyDict_Type, &known_names,
             &PyDict_Type, &submission, &PyTuple_Type, &stats_names, &counting, &internal, &kind_goes_on, &kind_ends,
             &python_enter, &python_exit, &python_send, &python_describe, &python_are_plain, &python_session,
             &python_enqueued, &python_execution, &python_end_span, &python_accepted, &python_consumed, &PyType_Type,
-            &type_execution, &python_scope_enter, &python_scope_exit, &python_add_span, &python_current, &dumps, &crc32, &write_every, &most))
+            &type_execution, &python_scope_enter, &python_scope_exit, &python_add_span, &python_current,
+            &python_make_execution, &dumps, &crc32, &write_every, &most))
         return NULL;
     if (type_context->tp_new != PyDict_Type.tp_new || type_context->tp_init != PyDict_Type.tp_init) {
         PyErr_SetString(PyExc_TypeError, "an OpenTelemetry context is expected to be made like a dict");
@@ -1362,6 +1386,7 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
         {type_session, "status", &at_status},
         {type_session, "_wait", &at_wait},
         {type_execution, "_session", &at_its_session},
+        {type_execution, "_name", &at_its_name},
         {type_execution, "_attributes", &at_its_attributes},
         {type_execution, "_entered", &at_its_entry},
     };
@@ -1394,7 +1419,7 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
                         names_of_ids, known_names, submission, stats_names, counting, internal, kind_goes_on, kind_ends,
                         python_enter, python_exit, python_send, python_describe, python_are_plain, python_session,
                         python_enqueued, python_execution, python_end_span, python_accepted, python_consumed, python_scope_enter,
-                        python_scope_exit, python_add_span, python_current, (PyObject *)type_execution, dumps, crc32};
+                        python_scope_exit, python_add_span, python_current, python_make_execution, (PyObject *)type_execution, dumps, crc32};
     for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
         Py_INCREF(kept[i]);
     struct {
@@ -1408,10 +1433,11 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
         {"begin", type_session, &of_session[0]},
         {"enqueued", type_session, &of_session[1]},
         {"execution", type_session, &of_session[2]},
-        {"end_span", type_session, &of_session[3]},
-        {"add_span", type_session, &of_session[4]},
-        {"accepted", type_session, &of_session[5]},
-        {"consumed", type_session, &of_session[6]},
+        {"make_execution", type_session, &of_session[3]},
+        {"end_span", type_session, &of_session[4]},
+        {"add_span", type_session, &of_session[5]},
+        {"accepted", type_session, &of_session[6]},
+        {"consumed", type_session, &of_session[7]},
         {"scope_enter", type_execution, &of_execution[0]},
         {"scope_exit", type_execution, &of_execution[1]},
         {"describe", NULL, &free_standing[0]},

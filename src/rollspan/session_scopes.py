@@ -17,7 +17,7 @@ class SessionPhase(Scope):
     __slots__ = ("_attributes", "_entered", "_name", "_session")
 
     def __init__(self, session: Any, name: str, attributes: Mapping[str, Any]) -> None:
-        super().__init__()
+        self._entered = None
         self._session = session
         self._name = name
         self._attributes = attributes

@@ -162,7 +162,7 @@ class TraceLog(RolloutSpan):
         return span
 
     def add_span(self, name: str, parent: RolloutSpan, start: int, exc: BaseException | None = None) -> None:
-        """A phase below `parent` has begun at `start` and ends now, by `exc`; nobody knew before whether it is one."""
+        """A phase below `parent` began at `start` and ends now, by `exc`: only now it is known that it is one."""
         if self.bare and exc is None:
             name, kind, said, _ = names.said_by(name)
             attributes = {**said} if said else {}
