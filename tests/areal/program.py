@@ -10,6 +10,7 @@ AReaL's own tracer is turned on.
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import signal
 import sys
@@ -85,8 +86,9 @@ class Stamped(RLVRWorkflow):
     async def arun_episode(self, engine: Any, data: dict[str, Any]) -> Any:
         query = data["query_id"]
         stamp(query, "episode begins")
-        watched = _Watched(engine, query)
-        result = await super().arun_episode(watched, data)
+        begun = time.time()
+        result = await super().arun_episode(_Watched(engine, query), data)
+        facts[query]["episodes"].append((begun, time.time()))
         stamp(query, "episode ends")
         return result
 
@@ -100,11 +102,58 @@ class _Watched:
 
     async def agenerate(self, request: Any) -> Any:
         stamp(self._query, "generate begins")
+        begun = time.time()
         response = await self._engine.agenerate(request)
+        facts[self._query]["generations"].append((begun, time.time()))
         stamp(self._query, "generate ends")
         facts[self._query]["tokens"].append((response.input_len, response.output_len))
         facts[self._query]["versions"].append(response.output_versions)
         return response
+
+
+class Flaky(http.server.BaseHTTPRequestHandler):
+    """In front of the server: the first request to generate is refused, the others are passed on."""
+
+    server_address_behind = ""
+    refused = 0
+
+    def do_GET(self) -> None:
+        self._answer(requests.get(self._behind(), timeout=20))
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/generate" and not Flaky.refused:
+            Flaky.refused += 1
+            self.send_error(503)
+        else:
+            kept = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            self._answer(requests.post(self._behind(), data=body, headers=kept, timeout=20))
+
+    def _behind(self) -> str:
+        return f"http://{self.server_address_behind}{self.path}"
+
+    def _answer(self, response: requests.Response) -> None:
+        self.send_response(response.status_code)
+        self.send_header("Content-Type", response.headers.get("Content-Type", "application/json"))
+        self.send_header("Content-Length", str(len(response.content)))
+        self.end_headers()
+        self.wfile.write(response.content)
+
+    def log_message(self, *said: object) -> None:
+        pass
+
+
+class _TimedReward:
+    """AReaL's own wrapper of a reward function, watched."""
+
+    def __init__(self, query: str, inside: AsyncRewardWrapper) -> None:
+        self._query, self._inside = query, inside
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        begun = time.time()
+        score = await self._inside(*args, **kwargs)
+        facts[self._query]["rewards"].append((begun, time.time()))
+        return score
 
 
 class Raises(RolloutWorkflow):
@@ -298,7 +347,9 @@ def main(address: str, path: Path) -> None:
         submit(engine, query, workflow, should_accept_fn=accepts)
     facts["results"]["cases"] = [result is not None for result in wait(engine, *cases)]
     slow = Stamped(hangs, few, words)
-    slow.async_reward_fn = AsyncRewardWrapper(hangs, timeout_seconds=0.1, max_retries=1)
+    slow.async_reward_fn = _TimedReward(
+        "reward-hangs", AsyncRewardWrapper(hangs, timeout_seconds=0.1, max_retries=1)
+    )
     submit(engine, "reward-hangs", slow)
     wait(engine, "reward-hangs")
     submit(engine, "events", WithEvents(right, few, words))
@@ -306,6 +357,16 @@ def main(address: str, path: Path) -> None:
     multi = MultiTurnWorkflow(right_when_asked_again, few, words, max_turns=3, turn_discount=0.5)
     submit(engine, "multi-turn", multi)
     wait(engine, "multi-turn")
+
+    # A request that is refused once, and sent again.
+    Flaky.server_address_behind = address
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    retrying = engine_at(f"127.0.0.1:{proxy.server_port}", request_retries=3)
+    submit(retrying, "retried", rlvr)
+    wait(retrying, "retried")
+    facts["retried"]["refused"].append(Flaky.refused)
+    retrying.destroy()
 
     # An id of the caller's own; another engine, whose ids are the same again.
     task = submit(engine, "own-id", rlvr, task_id=12345)
@@ -317,12 +378,16 @@ def main(address: str, path: Path) -> None:
     wait(engine, "train")
 
     # Groups.
+    for number in range(3):
+        stamp(f"group-{number}", "before submit")
     facts["results"]["groups"] = [
         result["input_ids"].shape[0]
         for result in engine.rollout_batch(
             [item(f"group-{number}") for number in range(3)], rlvr, group_size=2
         )
     ]
+    for number in range(3):
+        stamp(f"group-{number}", "after wait")
     for query, workflow in (
         ("one-raises", OneRaises(right, few, words)),
         ("one-none", OneIsNone(right, few, words)),

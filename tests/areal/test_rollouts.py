@@ -40,6 +40,7 @@ def test_every_rollout_is_recorded_exactly_once(traced: Run) -> None:
         "events",
         "multi-turn",
         "own-id",
+        "retried",
         "train",
         "eval",
         "aborted",
@@ -56,9 +57,9 @@ def test_every_rollout_is_recorded_exactly_once(traced: Run) -> None:
     assert len(steps) >= 12
     (stats,) = traced.facts["results"]["stats"]
     known = Counter(record["status"] for record in found)
-    # AReaL counts a group once, and the eval engine's rollout in another manager.
+    # AReaL counts a group once, and rollouts of two other engines in other managers.
     groups = 3 * (2 - 1) + (2 - 1)  # three whole groups, and the two of three that were left of one
-    assert known["accepted"] == stats["accepted"] + groups + 1
+    assert known["accepted"] == stats["accepted"] + groups + 2
     assert traced.facts["results"]["interrupted"] == [True]
     assert "pending" not in known
 
@@ -122,6 +123,63 @@ def test_waits_and_phases_lie_between_the_programs_own_readings(traced: Run) -> 
         assert record["queue_wait_s"] == pytest.approx(record["enqueue_ts"] - record["submit_ts"], abs=1e-6)
         assert record["post_wait_s"] == pytest.approx(record["wait_return_ts"] - ended, abs=1e-6)
         assert record["reward_calc_s"] >= 0.003  # what the reward function sleeps
+
+
+def inside(intervals: list[tuple[float, float]], seen: list[Any]) -> bool:
+    """Whether each interval that the program read itself lies in one of these, in some order."""
+    return len(intervals) == len(seen) and any(
+        all(a - SLACK <= c and d <= b + SLACK for (a, b), (c, d) in zip(order, seen, strict=True))
+        for order in itertools.permutations(intervals)
+    )
+
+
+def test_each_sample_of_a_group_lies_between_the_programs_own_readings(traced: Run) -> None:
+    """Executions are around episodes, generations within calls, all between submission and return."""
+    for number in range(3):
+        query = f"group-{number}"
+        seen, records = traced.facts[query], traced.records()[query]
+        executions = [phases(record, "execution")[0] for record in records]
+        assert inside(executions, seen["episodes"])
+        assert inside(seen["generations"], [phases(record, "generate")[0] for record in records])
+        for record in records:
+            assert seen["before submit"][0] <= record["submit_ts"] <= record["enqueue_ts"]
+            ((began, ended),) = phases(record, "execution")
+            assert record["enqueue_ts"] <= began < ended <= record["wait_return_ts"] <= seen["after wait"][0]
+            total = (
+                record["queue_wait_s"]
+                + record["runner_wait_s"]
+                + record["execution_s"]
+                + record["post_wait_s"]
+            )
+            assert total == pytest.approx(record["total_s"], abs=1e-6)
+
+
+def test_a_reward_that_times_out_is_measured_with_all_its_tries(traced: Run) -> None:
+    """It lies within the program's own readings, and is no shorter than what AReaL waits."""
+    record, seen = traced.record("reward-hangs"), traced.facts["reward-hangs"]
+    assert inside(seen["rewards"], phases(record, "reward"))
+    assert record["reward_calc_s"] >= 0.1
+
+
+def test_a_request_that_is_sent_again_is_one_generation(traced: Run) -> None:
+    """With all its tries and what lies between them; each try is a request with the session's trace."""
+    record, seen = traced.record("retried"), traced.facts["retried"]
+    assert seen["refused"] == [1]
+    assert record["status"] == "accepted"
+    assert inside(seen["generations"], phases(record, "generate"))
+    assert record["generate_s"] >= 1.0  # what AReaL waits before it asks again
+    assert record["turns"] == 1
+    assert record["output_tokens"] == seen["tokens"][0][1]
+
+
+def test_the_parts_of_an_aborted_generation_lie_within_its_call(traced: Run) -> None:
+    """One after another, the pause between them in none."""
+    record, ((begun, ended),) = traced.record("aborted"), traced.facts["aborted"]["generations"]
+    parts = phases(record, "generate")
+    assert len(parts) > 1
+    order = [begun, *(each for part in parts for each in part), ended]
+    assert all(later - earlier > -SLACK for earlier, later in itertools.pairwise(order))
+    assert record["generate_s"] <= ended - begun - 0.2 + SLACK  # what the program paused
 
 
 def test_tokens_rewards_and_stats_are_areals_own(traced: Run) -> None:
