@@ -847,7 +847,7 @@ is_at_rest(PyObject *self)
 static PyObject *
 rows_of(PyObject *self, PyObject *wait, PyObject *end)
 {
-    PyObject *spans = SLOT(self, at_spans), *rows = PyList_New(0);
+    PyObject *spans = PyList_GetSlice(SLOT(self, at_spans), 0, PY_SSIZE_T_MAX), *rows = spans == NULL ? NULL : PyList_New(0);
     for (Py_ssize_t i = 0; rows != NULL && i < PyList_GET_SIZE(spans); i++) {
         PyObject *span = PyList_GET_ITEM(spans, i), *row = SLOT(span, at_row);
         int failed = row == NULL || !PyList_CheckExact(row) || PyList_GET_SIZE(row) != ROW;
@@ -862,6 +862,7 @@ rows_of(PyObject *self, PyObject *wait, PyObject *end)
         if (failed)
             Py_CLEAR(rows);
     }
+    Py_XDECREF(spans);
     return rows;
 }
 
@@ -890,7 +891,7 @@ appended(PyObject *self, PyObject *line)
     return done == NULL ? -1 : 1;
 }
 
-/* What a line takes from a session, to see whether it still has the same once the line is made. */
+/* What a line takes from a session, to see whether it still has the same once the line is made: new references. */
 typedef struct {
     PyObject *wait, *changes, *sequence;
     Py_ssize_t spans, changed;
@@ -899,18 +900,22 @@ typedef struct {
 static Taken
 taken_from(PyObject *self)
 {
-    return (Taken){SLOT(self, at_wait), SLOT(self, at_changes), SLOT(self, at_sequence), PyList_GET_SIZE(SLOT(self, at_spans)),
-                   PyDict_GET_SIZE(SLOT(self, at_changes))};
+    return (Taken){Py_NewRef(SLOT(self, at_wait)), Py_NewRef(SLOT(self, at_changes)), Py_NewRef(SLOT(self, at_sequence)),
+                   PyList_GET_SIZE(SLOT(self, at_spans)), PyDict_GET_SIZE(SLOT(self, at_changes))};
+}
+
+static void
+forget(Taken taken)
+{
+    Py_DECREF(taken.wait), Py_DECREF(taken.changes), Py_DECREF(taken.sequence);
 }
 
 static int
 is_still(PyObject *self, Taken before)
 {
-    if (!is_usual(self) || !is_at_rest(self) || open_wait(self) == NULL)
-        return 0;
-    Taken here = taken_from(self);
-    return here.wait == before.wait && here.changes == before.changes && here.sequence == before.sequence
-           && here.spans == before.spans && here.changed == before.changed;
+    return is_usual(self) && is_at_rest(self) && open_wait(self) == before.wait
+           && SLOT(self, at_changes) == before.changes && PyDict_GET_SIZE(before.changes) == before.changed
+           && SLOT(self, at_sequence) == before.sequence && PyList_GET_SIZE(SLOT(self, at_spans)) == before.spans;
 }
 
 /* The attributes that a line has: those that wait for one, and new ones. A new reference. */
@@ -982,7 +987,7 @@ accept(PyObject *self, PyObject *stats, PyObject *reward)
         return 0;
     }
     Taken before = taken_from(self);
-    PyObject *wait = Py_NewRef(before.wait), *open_spans = PyList_New(1), *none = PyDict_New();
+    PyObject *wait = before.wait, *open_spans = PyList_New(1), *none = PyDict_New();
     PyObject *told = as_written(wait), *next = PyNumber_Add(before.sequence, one), *due = PyLong_FromLong(1 + write_every);
     int done = 0;
     if (open_spans != NULL)
@@ -1008,7 +1013,8 @@ accept(PyObject *self, PyObject *stats, PyObject *reward)
         give_lock(self);
     }
     Py_XDECREF(line), Py_XDECREF(due), Py_XDECREF(next), Py_XDECREF(told), Py_XDECREF(none), Py_XDECREF(open_spans);
-    Py_DECREF(wait), Py_DECREF(part), Py_DECREF(changes);
+    Py_DECREF(part), Py_DECREF(changes);
+    forget(before);
     return done;
 }
 
@@ -1106,7 +1112,7 @@ consume(PyObject *self)
         || !is_at_rest(self) || has_steps(SLOT(self, at_runtime)) || !is_outside())
         return 0;
     Taken before = taken_from(self);
-    PyObject *wait = Py_NewRef(before.wait), *live = dict_of(SLOT(self, at_runtime), word_live), *line = NULL;
+    PyObject *wait = before.wait, *live = dict_of(SLOT(self, at_runtime), word_live), *line = NULL;
     PyObject *part = PyDict_New(), *none = PyList_New(0), *next = PyNumber_Add(before.sequence, one), *end = now(self);
     int done = 0;
     if (live != NULL && part != NULL && none != NULL && next != NULL && end != NULL
@@ -1132,7 +1138,7 @@ consume(PyObject *self)
         give_lock(self);
     }
     Py_XDECREF(line), Py_XDECREF(end), Py_XDECREF(next), Py_XDECREF(none), Py_XDECREF(part), Py_XDECREF(live);
-    Py_DECREF(wait);
+    forget(before);
     return done;
 }
 
@@ -1165,7 +1171,8 @@ first_line(PyObject *self, PyObject *common, PyObject *wait)
 static int
 write_first(PyObject *self, PyObject *common)
 {
-    PyObject *wait = SLOT(self, at_wait) == Py_None ? NULL : SLOT(self, at_wait), *line = first_line(self, common, wait);
+    PyObject *wait = SLOT(self, at_wait) == Py_None ? NULL : Py_NewRef(SLOT(self, at_wait));
+    PyObject *line = first_line(self, common, wait);
     PyObject *told = wait == NULL ? Py_NewRef(no_arguments) : as_written(wait), *none = PyDict_New();
     PyObject *due = PyLong_FromLong(write_every + (wait != NULL));
     int done = 0;
@@ -1177,7 +1184,7 @@ write_first(PyObject *self, PyObject *common)
         done = written(self, line) ? 1 : appended(self, line);
         give_lock(self);
     }
-    Py_XDECREF(line), Py_XDECREF(told), Py_XDECREF(none), Py_XDECREF(due);
+    Py_XDECREF(line), Py_XDECREF(told), Py_XDECREF(none), Py_XDECREF(due), Py_XDECREF(wait);
     return done;
 }
 
