@@ -358,16 +358,6 @@ def main(address: str, path: Path) -> None:
     submit(engine, "multi-turn", multi)
     wait(engine, "multi-turn")
 
-    # A request that is refused once, and sent again.
-    Flaky.server_address_behind = address
-    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    retrying = engine_at(f"127.0.0.1:{proxy.server_port}", request_retries=3)
-    submit(retrying, "retried", rlvr)
-    wait(retrying, "retried")
-    facts["retried"]["refused"].append(Flaky.refused)
-    retrying.destroy()
-
     # An id of the caller's own; another engine, whose ids are the same again.
     task = submit(engine, "own-id", rlvr, task_id=12345)
     engine.wait_for_task(task, timeout=60)
@@ -423,6 +413,16 @@ def main(address: str, path: Path) -> None:
             engine.resume()
         perf_tracer.instant("train.done", args={"global_step": step})
         perf_tracer.save(step=step)
+
+    # A request that is refused once, and sent again.
+    Flaky.server_address_behind = address
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    retrying = engine_at(f"127.0.0.1:{proxy.server_port}", request_retries=3)
+    submit(retrying, "retried", rlvr)
+    wait(retrying, "retried")
+    facts["retried"]["refused"].append(Flaky.refused)
+    retrying.destroy()
 
     # A batch that is interrupted: what had arrived for it is gone.
     other = engine_at(address)
