@@ -32,6 +32,7 @@ END = Position(1 << 62, 0)  # where an exporter is that has all of a dead proces
 class Outcome:
     """What became of one journal: numbers by exporter, exporters not reached, not tried, given up on request.
 
+    `works` is how many traces without a record, of steps and the like, the file got.
     `gone` is the host whose part of it was given up. `left_because` says why something of it stays; it is empty
     where nothing does.
     """
@@ -41,6 +42,7 @@ class Outcome:
     unreached: list[str] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
     discarded: list[str] = field(default_factory=list)
+    works: int = 0
     elsewhere: str = ""
     gone: str = ""
 
@@ -125,6 +127,8 @@ def _deliver(
             before = outcome.delivered.get(delivery.name, 0)
             outcome.delivered[delivery.name] = before + max(number - delivery.rejected, 0)
             delivery.rejected = 0
+            if delivery.name == "file":
+                outcome.works += sum(not each.has_record for each in taken)
             note()
     delivery.cursor = END
     note()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from opentelemetry import trace as otel_trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import rollspan
 from rollspan import perf, switch
+from rollspan.cli.main import main
 from rollspan.finished import FinishedTrace
 from rollspan.testing import Recording, recording, tree
 
@@ -297,6 +299,8 @@ os.kill(os.getpid(), signal.SIGKILL)
     run_program(source, check=False)
     path = tmp_path / "data/perf-r0.json"
     assert not path.exists()
+    recovered = CliRunner().invoke(main, ["recover", str(tmp_path / "data")])
+    assert "2 steps and other traces of scopes to file" in recovered.output
     run_program("import rollspan\nwith rollspan.session(): pass\n")
     names = [event["name"] for event in reading.events(path) if event["ph"] == "X"]
     assert sorted(names) == ["backward", "forward", "step 7", "warm-up"]

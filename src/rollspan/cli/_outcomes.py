@@ -48,6 +48,7 @@ def report(outcomes: Sequence[Outcome]) -> int:
     """Print a line for each journal; 1 where something is left, else 0."""
     for outcome in outcomes:
         done = [f"{n} {_what(name)} to {name}" for name, n in outcome.delivered.items() if n]
+        done += [f"{outcome.works} steps and other traces of scopes to file"] if outcome.works else []
         done += [f"thrown away what {name} did not take" for name in outcome.discarded]
         if outcome.gone:
             done.append(f"given up what lay in the memory of host {outcome.gone}")
@@ -74,7 +75,11 @@ def one_too_high(directory: Path) -> str:
 
 
 def _is_a_runs(folder: Path) -> bool:
-    return (folder / "journal").is_dir() or any(folder.glob("sessions-*.jsonl"))
+    return (
+        (folder / "journal").is_dir()
+        or any(folder.glob("sessions-*.jsonl"))
+        or any(folder.glob("perf-*.json"))
+    )
 
 
 def undelivered(directory: Path) -> str:
