@@ -46,6 +46,7 @@ bench: $(VENV)/.dev
 
 bench-areal: $(VENV)/.areal
 	$(BIN)/python -m benchmarks.areal_executor $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.areal_scopes $(BENCH_ARGS)
 
 backends:
 	otel-collector/backends/build.sh "$(BACKENDS_DIR)"
