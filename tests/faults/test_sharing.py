@@ -186,7 +186,7 @@ def shoot():
         time.sleep(0.0005)
 shooter = threading.Thread(target=shoot)
 shooter.start()
-for i in range(3000):
+for i in range(10_000):
     session = rollspan.start_session(task_id=i)
     with session.execution(), rollspan.phase("generate"):
         pass
@@ -208,10 +208,10 @@ def test_signal_handlers_that_record(run_program: Run, tmp_path: Path) -> None:
     assert handled > 10
     assert {record["task_id"] for record in records} == {
         "first",
-        *range(3000),
+        *range(10_000),
         *(f"handler-{n}" for n in range(1, handled + 1)),
     }
-    assert len(records) == 3001 + handled
+    assert len(records) == 10_001 + handled
     assert all(set(record["phases"]) <= {"execution", "generate", "toolcall"} for record in records)
 
 
