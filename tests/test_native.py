@@ -168,7 +168,7 @@ def test_any_program_leaves_the_same_lines(sessions: list[Any]) -> None:
                         raise LeftError
                 made.mark_dropped("test")
 
-    check(program)
+    check(program, step_ns=0)  # a line that C leaves to Python has it look at the clock once more
 
 
 STATS = st.one_of(
