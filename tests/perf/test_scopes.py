@@ -21,7 +21,7 @@ import rollspan
 from rollspan import perf, switch
 from rollspan.cli.main import main
 from rollspan.finished import FinishedTrace
-from rollspan.testing import Recording, recording, tree
+from rollspan.testing import OtlpReceiver, Recording, recording, tree
 
 from . import reading
 
@@ -259,6 +259,21 @@ def provider() -> Iterator[InMemorySpanExporter]:
     otel_trace._TRACER_PROVIDER = made
     yield exporter
     otel_trace._TRACER_PROVIDER = before
+
+
+def test_they_leave_over_otlp(tmp_path: Path, receiver: OtlpReceiver) -> None:
+    """Steps, scopes in them, and the process's own: spans of traces like any."""
+    with recording(tmp_path / "data", endpoint=receiver.endpoint, traces_exporters=("otlp",)):
+        with perf.step(1), perf.trace_scope("train", category="compute", args={"tokens": 3}):
+            pass
+        with perf.trace_scope("load"):
+            pass
+    spans = {span["name"]: span for span in receiver.spans()}
+    assert spans.keys() == {"step", "train", "process", "load"}
+    assert spans["train"]["parent_id"] == spans["step"]["span_id"]
+    assert spans["load"]["parent_id"] == spans["process"]["span_id"]
+    said = spans["train"]["attributes"]
+    assert (said["rollout.category"], said["tokens"]) == ("compute", 3)
 
 
 def test_threads_that_time_at_once_lose_nothing(rec: Recording) -> None:
