@@ -206,7 +206,7 @@ class Runtime:
             return None
         from .perf.profiler import Profile  # noqa: PLC0415
 
-        return Profile(f"step-{step}").__enter__()
+        return Profile(self.settings, f"step-{step}").__enter__()
 
     def only_open_step(self) -> Any:
         """The step that is open in this process, where there is just one: executors call from other threads."""

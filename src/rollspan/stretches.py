@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from . import api, semconv
+from . import semconv
 from .lines import START
 from .work import Work
 
@@ -52,10 +52,12 @@ class Stretch(Work):
                 self.finish()
 
 
-def start_phase(runtime: Machinery, name: str, given: Mapping[str, Any]) -> RolloutSpan | None:
+def start_phase(
+    runtime: Machinery, tracer: Tracer | None, name: str, given: Mapping[str, Any]
+) -> RolloutSpan | None:
     """Open a phase in the stretch that this process is in, or in a new one."""
     for stretch in list(runtime.stretches.values()):
         span: RolloutSpan | None = stretch.start_phase(name, given)
         if span is not None:
             return span
-    return Stretch(runtime, runtime.tracer(api._attach_processor)).start_phase(name, given)  # noqa: SLF001
+    return Stretch(runtime, tracer).start_phase(name, given)

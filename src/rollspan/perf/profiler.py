@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollspan import health, switch
+from rollspan import health
 
 if TYPE_CHECKING:
     from rollspan.config import Settings
@@ -27,15 +27,15 @@ _taken = threading.Lock()
 class Profile:
     """A context manager that raises nothing of its own; without torch it says so once and does nothing."""
 
-    def __init__(self, label: str, arguments: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, settings: Settings, label: str, arguments: Mapping[str, Any] | None = None) -> None:
         """`label` becomes part of the file's name; `arguments` are those of `torch.profiler.profile`."""
+        self._settings = settings
         self._label = label
         self._arguments = dict(arguments or {})
         self._profile: Any = None
 
     def __enter__(self) -> Profile:
-        runtime = switch.runtime()
-        if runtime is None or not _taken.acquire(blocking=False):
+        if not _taken.acquire(blocking=False):
             return self
         try:
             from torch import profiler  # noqa: PLC0415
@@ -43,7 +43,7 @@ class Profile:
             self._profile = profiler.profile(**self._arguments)
             self._profile.__enter__()
             with contextlib.suppress(AttributeError):  # of a torch without it the file's name has to do
-                self._profile.add_metadata_json("rollspan_process", json.dumps(_about(runtime.settings)))
+                self._profile.add_metadata_json("rollspan_process", json.dumps(_about(self._settings)))
         except Exception as error:  # noqa: BLE001 - torch's, or an argument that it does not take
             self._profile = None
             _taken.release()
@@ -56,22 +56,16 @@ class Profile:
             return
         try:
             made.__exit__(*left_by)
-            runtime = switch.runtime()
-            if runtime is not None:
-                _write(made, self._label, runtime.settings)
+            _write(made, self._label, self._settings)
         except Exception as error:  # noqa: BLE001
             health.warn_once("perf.profile", "rollspan: the profile of %s is lost: %r", self._label, error)
         finally:
             _taken.release()
 
 
-def is_wanted(step: Any) -> bool:
+def is_wanted(settings: Settings, step: Any) -> bool:
     """Whether a scope that asks to be profiled is, in that step: where steps are chosen, in these alone."""
-    runtime = switch.runtime()
-    if runtime is None:
-        return False
-    chosen = runtime.settings.profile_steps
-    return not chosen or step in chosen
+    return not settings.profile_steps or step in settings.profile_steps
 
 
 def _about(settings: Settings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import rollspan
-from rollspan import health, names, semconv, switch, threads
+from rollspan import api, health, names, semconv, switch, threads
 from rollspan.phases import phase
 from rollspan.scope import Scope
 from rollspan.scope import late_context as _late
@@ -56,7 +56,8 @@ class TimedScope(phase):
             return span
         from rollspan import stretches  # noqa: PLC0415 - loads OpenTelemetry
 
-        return stretches.start_phase(runtime, name, self._attributes)
+        tracer = runtime.tracer(api._attach_processor)  # noqa: SLF001
+        return stretches.start_phase(runtime, tracer, name, self._attributes)
 
 
 class _SaysItsStep(TimedScope):
@@ -107,10 +108,12 @@ class _Profiled(_SaysItsStep):
 
     def __enter__(self) -> Any:
         given = super().__enter__()
-        number = self._number() if switch.runtime() is not None else None
-        if self._profile is None and profiler.is_wanted(number):
-            label = self._said[0] if number is None else f"step-{number}-{self._said[0]}"
-            self._profile = Profile(label, self._profiler_args).__enter__()
+        runtime = switch.runtime()
+        if runtime is not None and self._profile is None:
+            number = self._number()
+            if profiler.is_wanted(runtime.settings, number):
+                label = self._said[0] if number is None else f"step-{number}-{self._said[0]}"
+                self._profile = Profile(runtime.settings, label, self._profiler_args).__enter__()
         return given
 
     def __exit__(self, *left_by: Any) -> None:
