@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # A change of these installs anew.
-BUILT_FROM := pyproject.toml hatch_build.py src/rollspan/_native.c
+BUILT_FROM := pyproject.toml hatch_build.py $(wildcard native/*.[ch])
 PIP_ARGS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=

@@ -1,4 +1,4 @@
-"""Builds `_native.c` into the wheel. Where that cannot be, the wheel is pure Python, which does the same."""
+"""Builds the parts in C into the wheel. Where that cannot be, it is pure Python, which does the same."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 
-SOURCE = "src/rollspan/_native.c"
+SOURCES = "native/*.c"
+PACKAGE = "src/rollspan"
 REQUIRED = "ROLLSPAN_BUILD_NATIVE"
 """1: a build without it fails; 0: it is left out. Else it is there where it can be."""
 
 
 class NativeHook(BuildHookInterface[Any]):
-    """For wheels, editable ones included: there it goes beside its source."""
+    """For wheels, editable ones included: there it goes into the package's own folder."""
 
     _folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -35,7 +36,7 @@ class NativeHook(BuildHookInterface[Any]):
             self.app.display_warning(f"rollspan's parts in C are left out, Python does the same: {error}")
             return
         if version == "editable":
-            built.replace(Path(self.root, SOURCE).with_name(built.name))
+            built.replace(Path(self.root, PACKAGE, built.name))
         else:
             build_data["force_include"][str(built)] = f"rollspan/{built.name}"
         build_data["pure_python"] = False
@@ -50,7 +51,7 @@ class NativeHook(BuildHookInterface[Any]):
         if platform.python_implementation() != "CPython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
             raise RuntimeError("they are for CPython with its global lock")
         self._folder = tempfile.TemporaryDirectory(prefix="rollspan-build-")
-        extension = Extension("_native", [str(Path(self.root, SOURCE))])
+        extension = Extension("_native", sorted(map(str, Path(self.root).glob(SOURCES))))
         command = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
         command.build_lib = command.build_temp = self._folder.name
         command.ensure_finalized()

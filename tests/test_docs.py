@@ -322,6 +322,7 @@ def test_architecture_places_every_module() -> None:
     assert sorted(m for m in modules | packages if f"`{m}`" not in page) == []
     named = set(re.findall(r"`((?:\w+/)?\w+\.py)`", page))
     assert sorted(m for m in named if not (source / m).exists()) == []
+    assert set(re.findall(r"`(\w+\.[ch])`", page)) == {path.name for path in (ROOT / "native").glob("*.[ch]")}
 
 
 def test_commands_are_documented() -> None:

@@ -8,6 +8,7 @@ import pkgutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -41,10 +42,10 @@ def pip(*arguments: str, fails: bool = False, **environ: str) -> str:
     return done.stdout + done.stderr
 
 
-def make_wheel(folder: Path, *, fails: bool = False, **environ: str) -> str:
-    """Build a wheel of this checkout into `folder`; gives what was printed."""
+def make_wheel(folder: Path, source: Path = ROOT, *, fails: bool = False, **environ: str) -> str:
+    """Build a wheel of this checkout, or of `source`, into `folder`; gives what was printed."""
     options = ("--no-deps", "--no-index", "--no-build-isolation", "-w", str(folder))
-    return pip("wheel", *options, str(ROOT), fails=fails, **environ)
+    return pip("wheel", *options, str(source), fails=fails, **environ)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,8 @@ def test_the_wheel_holds_what_start_up_needs(wheel: Path) -> None:
         (points,) = (name for name in names if name.endswith("entry_points.txt"))
         entries = archive.read(points).decode()
     assert {"rollspan.pth", "rollspan.start", "rollspan/py.typed", "rollspan/autostart.py"} <= names
-    assert not [name for name in names if name.startswith(("tests/", "docs/", "packaging/", "src/"))]
+    ours = ("tests/", "docs/", "packaging/", "native/", "src/")
+    assert not [name for name in names if name.startswith(ours)]
     assert "[opentelemetry_instrumentor]\nrollspan = rollspan.instrumentor:RolloutInstrumentor" in entries
     assert "[console_scripts]\nrollspan = rollspan.cli.main:main" in entries
 
@@ -116,6 +118,18 @@ def test_a_wheel_says_for_which_python_its_parts_in_c_are(wheel: Path) -> None:
         built = [name for name in archive.namelist() if name.startswith("rollspan/_native.")]
     assert [name.endswith(sysconfig.get_config_var("EXT_SUFFIX")) for name in built] == [True]
     assert "-none-any" not in wheel.name
+
+
+def test_a_source_distribution_builds_its_parts_in_c(tmp_path: Path) -> None:
+    """Their sources are in it, all of them."""
+    need(native.is_built(), "the parts in C were not built: there is no C compiler")
+    code = f"from hatchling.build import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (packed,) = tmp_path.glob("rollspan-*.tar.gz")
+    with tarfile.open(packed) as archive:
+        names = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
+    assert {path.relative_to(ROOT) for path in (ROOT / "native").glob("*.[ch]")} <= names
+    make_wheel(tmp_path, packed, ROLLSPAN_BUILD_NATIVE="1")
 
 
 def test_without_a_compiler_a_wheel_is_pure_python(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ways that nearly every phase and line goes, in C (`_native.c`), where that could be built.
+"""The ways that nearly every phase and line goes, in C (`native/`), where that could be built.
 
 Its functions stand in the places of Python's, which they call for whatever is not the usual case. So the Python is the
 whole of it, and all there is without a C compiler, on PyPy, and where Python has no global lock. Modules say here, of
