@@ -117,7 +117,7 @@ class Owner:
         self.disk = place.disk_root(settings.dir) / self.name
         self.hot: Path | None = None
         self._settings = settings
-        self._header = header
+        self._header = dict(header)
         self._spare: list[Path] = []
         self._locks: list[int] = []
 
@@ -153,19 +153,24 @@ class Owner:
                 ),
             )
             return []
-        content = {
-            **self._header,
+        self._header |= {
             "name": self.name,
             "folder": str(self.hot),
             "disk": str(self.disk),
             "more": [str(folder) for folder in self._spare if folder != self.disk],
         }
-        for folder in dict.fromkeys((self.hot, self.disk)):
+        self._write_header(take_lock=True)
+        return [self.hot, *self._spare]
+
+    def _write_header(self, *, take_lock: bool = False) -> None:
+        for folder in dict.fromkeys(folder for folder in (self.hot, self.disk) if folder is not None):
             try:
                 make_folder(folder)
-                if folder != self.hot:  # seen from containers that do not share this one's memory
+                if (
+                    take_lock and folder != self.hot
+                ):  # seen from containers that do not share this one's memory
                     self._take_lock(folder)
-                write_small(folder / HEADER, content)
+                write_small(folder / HEADER, self._header)
             except OSError as exc:
                 health.warn_once(
                     "journal.header",
@@ -173,7 +178,13 @@ class Owner:
                     folder,
                     exc.strerror or exc,
                 )
-        return [self.hot, *self._spare]
+
+    def say(self, **more: Any) -> None:
+        """Write into the header what has come up since; nothing is written where all of it is there."""
+        more = {key: value for key, value in more.items() if value != self._header.get(key, type(value)())}
+        if more and self.hot is not None:
+            self._header |= more
+            self._write_header()
 
     def _take_lock(self, folder: Path) -> None:
         descriptor = lock_file(folder / LOCK)

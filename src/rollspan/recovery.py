@@ -175,7 +175,8 @@ def deliver_left(
     outcome = Outcome(left.name)
     theirs = replace(_settings_of(left, settings), dir=to or settings.dir)
     cursors = left.cursors
-    for exporter in exporters.build(theirs):
+    also = left.get("also") if to is None else None  # whoever wants it elsewhere wants nothing where it was
+    for exporter in [*exporters.build(theirs), *exporters.further_of(also or {})]:
         delivery = Delivery(exporter, left.get("resource") or {}, insists=True)
         delivery.cursor = cursors.get(delivery.name, START)
         if delivery.cursor == END:

@@ -115,6 +115,7 @@ class Runtime:
             is_open=lambda trace: trace in self.live or trace in self.steps or trace in self.stretches,
             keep_up=self._keep_up,
             build=lambda: self._build(described),
+            further=lambda after: self._further(described, after),
             max_bytes=settings.journal_max_bytes,
             checkpoint_interval=settings.checkpoint_interval,
             disk=self._owner.disk,
@@ -146,6 +147,12 @@ class Runtime:
             health=lambda: {**health.counters(), **{f"queued.{d.name}": d.queued for d in deliveries}},
         )
         return deliveries, metrics
+
+    def _further(self, described: Mapping[str, Any], after: int) -> list[ThreadedDelivery]:
+        """What came to be wanted since; whoever recovers this process is told of it."""
+        assert self._owner is not None
+        self._owner.say(also=exporters.about_further())
+        return [ThreadedDelivery(e, described, self.journal) for e in exporters.further(after)]
 
     def _wake(self) -> None:
         if self._worker is not None:
@@ -226,12 +233,12 @@ class Runtime:
 
     # Ending.
 
-    def flush(self, timeout: float | None) -> bool:
-        """See `rollspan.flush`."""
+    def flush(self, timeout: float | None, only: str | None = None) -> bool:
+        """See `rollspan.flush`; `only` names the one exporter to wait for."""
         health.speak()
         if self._worker is None or self.abandoned:
             return True
-        return self._worker.flush(time.monotonic() + (30.0 if timeout is None else timeout))
+        return self._worker.flush(time.monotonic() + (30.0 if timeout is None else timeout), only)
 
     def wait_until_built(self) -> None:
         """Let the worker load what it needs while the interpreter can still load it."""

@@ -42,7 +42,12 @@ class Stretch(Work):
     def keep_up(self) -> None:
         """Write what has ended meanwhile; end it where its time is over."""
         super().keep_up()
-        if self.abandoned or self.now() - self.row[START] < _LONGEST_NS:
+        if self.now() - self.row[START] >= _LONGEST_NS:
+            self.end_idle()
+
+    def end_idle(self) -> None:
+        """End it, unless something is open in it."""
+        if self.abandoned:
             return
         with self.lock:
             bare, self.bare = self.bare, False  # from here on scopes are begun under the lock
@@ -50,6 +55,12 @@ class Stretch(Work):
                 self.bare = bare
             else:
                 self.finish()
+
+
+def end_idle(runtime: Machinery) -> None:
+    """What was timed so far shall be delivered: end the stretches in which nothing is open."""
+    for stretch in list(runtime.stretches.values()):
+        stretch.end_idle()
 
 
 def start_phase(

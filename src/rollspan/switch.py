@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from . import config, health, loading, native
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 _KNOWN = frozenset(name for variable in config.VARIABLES.values() for name in variable.environment)
 _decided = False
 _deciding = False
+_told = False  # by the program, and not by the environment
 _runtime: Runtime | None = None
 
 # What the API works with where rollspan is on; not loaded before.
@@ -22,6 +24,11 @@ Session: Any = None
 def runtime() -> Runtime | None:
     """The running machinery, or None while rollspan is off."""
     return _runtime if _decided else _decide()
+
+
+def is_open() -> bool:
+    """Whether nobody has said that rollspan is to be on or off, neither the program nor the environment."""
+    return _runtime is None and not _told and not os.environ.get("ROLLSPAN_ENABLED", "").strip()
 
 
 def _decide() -> Runtime | None:
@@ -84,9 +91,11 @@ def _set(new: Runtime | None) -> None:
 
 def configure(**arguments: Any) -> None:
     """Turn rollspan on with these settings; see `rollspan.configure`."""
+    global _told  # noqa: PLW0603
     resolved = config.resolve(
         **{"enabled": True, **arguments}
     )  # an unknown name is a TypeError, as in any call
+    _told = True
     try:
         with loading.lock:
             shutdown(None)
@@ -109,7 +118,9 @@ def flush(timeout: float | None) -> bool:
 
 def shutdown(timeout: float | None) -> bool:
     """See `rollspan.shutdown`."""
+    global _told  # noqa: PLW0603
     with loading.lock:
+        _told = _told or _runtime is not None
         old = _runtime
         _set(None)
     return old.close(timeout) if old is not None else True
@@ -129,9 +140,9 @@ def _renew_after_fork() -> None:
 
 def undecide() -> None:
     """Forget the decision, so that the environment counts again (tests)."""
-    global _decided  # noqa: PLW0603
+    global _decided, _told  # noqa: PLW0603
     shutdown(None)
-    _decided = False
+    _decided = _told = False
 
 
 def lent(settings: config.Settings) -> Runtime:

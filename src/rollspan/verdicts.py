@@ -214,10 +214,18 @@ class JudgedTrace(WaitingTrace):
 
     # The end.
 
+    def _end_block(self) -> None:
+        """End a session that is a block which nobody will leave; said from inside one of its phases, when that ends."""
+        if self._mine("_end_block()"):
+            with self.lock:
+                self._end_with_phase()
+
     def _end_soon(self) -> None:
         """End now; or, said from inside a phase of the session or its block, when that ends."""
-        if self._block:
-            return
+        if not self._block:
+            self._end_with_phase()
+
+    def _end_with_phase(self) -> None:
         current = context.current()
         if current is None or current.owner is not self or current is self:
             self._finish_now(self.now())

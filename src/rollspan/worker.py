@@ -40,6 +40,7 @@ class Worker:
         is_open: Callable[[bytes], bool],
         keep_up: Callable[[], None],
         build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]],
+        further: Callable[[int], Sequence[ThreadedDelivery]] = lambda after: (),
         max_bytes: int,
         checkpoint_interval: float,
         disk: Path,
@@ -48,6 +49,7 @@ class Worker:
     ) -> None:
         """`build` makes deliveries and metrics, in the worker's thread: loading them takes a while.
 
+        `further` makes deliveries that came to be wanted since, but for so many that it has made already.
         `live` are the open sessions, by trace id; `is_open` knows the open steps as well. `keep_up` has these written
         what is new in them.
         """
@@ -59,6 +61,8 @@ class Worker:
         self._build: Callable[[], tuple[Sequence[ThreadedDelivery], MetricsSink | None]] | None = build
         self._deliveries: Sequence[ThreadedDelivery] = ()
         self._metrics: MetricsSink | None = None
+        self._further = further
+        self._made_further = 0
         self._max_bytes = max_bytes
         self._checkpoint_interval = checkpoint_interval
         self._disk = disk
@@ -111,6 +115,7 @@ class Worker:
                     self._build = None  # a failed one is tried again with the next tick
                 finally:
                     self.built.set()
+            self._guarded(self._make_further)
             self._checkpoint()
             self._guarded(self._keep_up)
             while not self._journal.abandoned:
@@ -124,6 +129,14 @@ class Worker:
                 self._journal.prepare()
             self._look_after()
         health.speak()
+
+    def _make_further(self) -> None:
+        made = self._further(self._made_further)
+        for delivery in made:
+            delivery.cursor = self._head
+        if made:
+            self._made_further += len(made)
+            self._deliveries = [*self._deliveries, *made]
 
     def _look_after(self) -> None:
         self._checkpoint()
@@ -268,20 +281,29 @@ class Worker:
 
     # Flushing and ending.
 
-    def flush(self, deadline: float) -> bool:
-        """Deliver everything written so far; False where `deadline` (monotonic seconds) came first."""
+    def flush(self, deadline: float, only: str | None = None) -> bool:
+        """Deliver everything written so far; False where `deadline` (monotonic seconds) came first.
+
+        With `only` the one exporter of that name is waited for, and metrics are not.
+        """
         end = self._journal.end
         if not self._tick_until(deadline):
             return False
-        for delivery in self._deliveries:
+        for delivery in self._named(only):
             delivery.hurry()
         while time.monotonic() < deadline:
-            if self._build is None and all(d.caught_up(end) for d in self._deliveries):
-                if self._metrics is not None:
+            if self._has_reached(end, only):
+                if self._metrics is not None and only is None:
                     self._metrics.flush(max(deadline - time.monotonic(), 0.0))
                 return True
             time.sleep(0.005)
-        return self._build is None and all(d.caught_up(end) for d in self._deliveries)
+        return self._has_reached(end, only)
+
+    def _named(self, only: str | None) -> Sequence[ThreadedDelivery]:
+        return [delivery for delivery in self._deliveries if only is None or delivery.name == only]
+
+    def _has_reached(self, end: Position, only: str | None = None) -> bool:
+        return self._build is None and all(delivery.caught_up(end) for delivery in self._named(only))
 
     def _tick_until(self, deadline: float) -> bool:
         """Run one tick in the worker's thread or in ours, whichever is free; False if the deadline passed."""
@@ -313,7 +335,7 @@ class Worker:
         if self._metrics is not None:
             self._metrics.close(max(deadline - time.monotonic(), 0.0))
         end = self._journal.end
-        delivered = self._build is None and all(d.caught_up(end) for d in self._deliveries)
+        delivered = self._has_reached(end)
         self._save_cursors({d.name: d.cursor for d in self._deliveries})
         for delivery in self._deliveries:
             if delivery.caught_up(end):  # else its thread may still be in it

@@ -159,6 +159,10 @@ def test_saved_by_force_it_is_in_the_file(rec: Recording) -> None:
         pass
     perf.save(step=1, force=True)
     assert "rollout" in reading.scopes(rec.directory / "perf-r0.json")
+    with perf.trace_scope("between steps"):
+        pass
+    perf.save(force=True)
+    assert "between steps" in reading.scopes(rec.directory / "perf-r0.json")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rollspan import health
 from rollspan.spandata import AttributeValue
@@ -52,6 +52,46 @@ def build(settings: ExporterSettings) -> list[Exporter]:
             except UnknownExporterError as error:
                 health.warn_once(f"exporters.unknown.{signal}.{name}", "rollspan: %s", error)
     return built
+
+
+class Further(NamedTuple):
+    """An exporter that a process has beside those of its settings."""
+
+    name: str
+    make: Callable[[], Exporter]
+    about: Callable[[], Any]
+    """What whoever recovers this process has to know of it, fit for JSON; nothing where it has nothing to write."""
+
+
+_further: list[Further] = []
+_FURTHER = {"areal": "rollspan.compat.areal.files"}
+"""By name, the module whose `left(about)` makes the exporter of a dead process."""
+
+
+def also(further: Further) -> None:
+    """Have this process deliver to one more exporter, from now on. It is made anew where delivering begins anew."""
+    _further.append(further)
+
+
+def further(after: int) -> list[Exporter]:
+    """Those of `also`, but for the first `after`."""
+    return [each.make() for each in _further[after:]]
+
+
+def about_further() -> dict[str, Any]:
+    """What is to be known of all of them."""
+    return {each.name: about for each in _further if (about := each.about())}
+
+
+def further_of(about: Mapping[str, Any]) -> list[Exporter]:
+    """Those of a dead process, of which `about_further` said this."""
+    made: list[Exporter] = []
+    for name, said in about.items():
+        try:
+            made.append(importlib.import_module(_FURTHER[name]).left(said))
+        except Exception:  # noqa: BLE001 - another version may have written it; the others get theirs
+            health.internal_error(f"exporters.further.{name}")
+    return made
 
 
 # Turns traces or records into what others' exporters take.

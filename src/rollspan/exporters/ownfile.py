@@ -23,7 +23,7 @@ RECORDS: Final = "sessions", ".jsonl"
 PERF: Final = "perf", ".json"
 
 _MOST_NAMES = 100
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 _OURS = re.compile(r"\.?(sessions|perf|profile)-r\d+\..*|journal|\.gitignore")
 
 
@@ -81,7 +81,7 @@ class OwnFile:
             except HeldByAnotherError:
                 continue
             except OSError as error:
-                if error.errno not in _NO_LOCKS:
+                if error.errno not in NO_LOCKS:
                     raise
                 health.warn_once(
                     "file.no_locks",

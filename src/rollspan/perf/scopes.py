@@ -110,7 +110,7 @@ class _Profiled(_SaysItsStep):
         given = super().__enter__()
         runtime = switch.runtime()
         if runtime is not None and self._profile is None:
-            number = self._number()
+            number = step_number(self._attributes)
             if profiler.is_wanted(runtime.settings, number):
                 label = self._said[0] if number is None else f"step-{number}-{self._said[0]}"
                 self._profile = Profile(runtime.settings, label, self._profiler_args).__enter__()
@@ -122,9 +122,11 @@ class _Profiled(_SaysItsStep):
         if profile is not None:
             profile.__exit__(*left_by)
 
-    def _number(self) -> Any:
-        step = _late().current_step() or trainer_step.current()
-        return self._attributes.get(GLOBAL_STEP) if step is None else step.attributes.get(semconv.STEP)
+
+def step_number(given: Mapping[str, Any]) -> Any:
+    """The number of the step that is current here, else what a scope's arguments say; None where there is none."""
+    step = _late().current_step() or trainer_step.current()
+    return given.get(GLOBAL_STEP) if step is None else step.attributes.get(semconv.STEP)
 
 
 def trace_scope(
@@ -194,6 +196,9 @@ def save(step: int | None = None, *, force: bool = False) -> None:
         if force:
             runtime = switch.runtime()
             if runtime is not None:
+                from rollspan import stretches  # noqa: PLC0415 - loads OpenTelemetry
+
+                stretches.end_idle(runtime)
                 rollspan.flush(runtime.settings.exit_timeout)
     except Exception:  # noqa: BLE001
         health.internal_error("perf.save")

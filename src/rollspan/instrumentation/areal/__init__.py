@@ -66,6 +66,8 @@ def _check_version() -> None:
 
 def _wrap_tracer() -> None:
     tracer = importlib.import_module(_TRACER)
+    if tracer.__name__ != _TRACER:  # ours, put there by `rollspan.compat.areal.install`
+        return
     session_events.wrap(_patches, tracer)
     scopes.wrap(_patches, tracer)
 

@@ -20,12 +20,12 @@ from rollspan.span import RolloutSpan
 
 from .timed import Both
 
-_KNOWN_ELSEWHERE: Final = frozenset({semconv.GENERATE, semconv.REWARD})
+KNOWN_ELSEWHERE: Final = frozenset({semconv.GENERATE, semconv.REWARD})
 _told: ContextVar[bool] = ContextVar("rollspan-areal-told", default=False)
 """True where a phase's own events are none to follow."""
 
 
-class _IfNothingElse:
+class IfNothingElse:
     """A phase that is made when it is over, unless one of its name began inside."""
 
     __slots__ = ("_above", "_name", "_start", "_token", "found")
@@ -35,7 +35,7 @@ class _IfNothingElse:
         self._name = name
         self.found = False
 
-    def __enter__(self) -> _IfNothingElse:
+    def __enter__(self) -> IfNothingElse:
         self._start = clock.monotonic_ns() + self._above.owner.offset
         self._token = _waiting.set(self)
         return self
@@ -53,7 +53,7 @@ class _IfNothingElse:
         except Exception:  # noqa: BLE001
             health.internal_error("areal.phase")
 
-    async def __aenter__(self) -> _IfNothingElse:
+    async def __aenter__(self) -> IfNothingElse:
         return self.__enter__()
 
     async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
@@ -64,7 +64,7 @@ class _IfNothingElse:
         self.found = self.found or name == self._name
 
 
-_waiting: ContextVar[_IfNothingElse | None] = ContextVar("rollspan-areal-waiting", default=None)
+_waiting: ContextVar[IfNothingElse | None] = ContextVar("rollspan-areal-waiting", default=None)
 """The innermost one."""
 
 
@@ -148,7 +148,7 @@ def _event(method: str, payload: dict[str, Any]) -> None:
             above.owner.count(payload["name"], payload.get("value", 1))  # type: ignore[attr-defined]
         return
     name = method.removeprefix("mark_").removesuffix("_start").removesuffix("_end")
-    if name in _KNOWN_ELSEWHERE:
+    if name in KNOWN_ELSEWHERE:
         return
     if method.endswith("_start"):
         _marks.begin(above, fit_name(name))
@@ -168,7 +168,7 @@ def wrap(patches: Patches, tracer: ModuleType) -> None:
                 if above is None or not patches.active:
                     return theirs
                 name = fit_name(phase)
-                ours = _IfNothingElse(above, name) if name in _KNOWN_ELSEWHERE else rollspan.phase(name)
+                ours = IfNothingElse(above, name) if name in KNOWN_ELSEWHERE else rollspan.phase(name)
                 return ours if type(theirs) is nothing else Both(ours, _Quiet(theirs))
             except Exception:  # noqa: BLE001
                 health.internal_error("areal.phase")

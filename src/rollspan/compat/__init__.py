@@ -1,0 +1,1 @@
+"""Other tracers' interfaces, on rollspan."""
