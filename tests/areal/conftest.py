@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import subprocess
 import sys
 import uuid
@@ -150,4 +149,4 @@ def plain(server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def environment(**variables: str) -> dict[str, str]:
     """For a program that looks at AReaL's classes."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return {**CLEAN, "OMP_NUM_THREADS": "1", **variables}
