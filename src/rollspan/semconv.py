@@ -112,3 +112,5 @@ PROCESS_ID: Final = "process.pid"
 INSTANCE_ID: Final = "service.instance.id"
 THREAD_ID: Final = "thread.id"
 THREAD_NAME: Final = "thread.name"
+CLOCK_ANCHOR: Final = "clock.anchor"  # name of a moment that several hosts share
+CLOCK_ANCHOR_KEY: Final = "key"  # which of these it is

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from areal.api.alloc_mode import ParallelStrategy
 from areal.api.cli_args import MicroBatchSpec, OptimizerConfig, TrainEngineConfig
-from areal.api.io_struct import FinetuneSpec, SaveLoadMeta
+from areal.api.io_struct import FinetuneSpec, SaveLoadMeta, WeightUpdateMeta
 from areal.engine.fsdp_engine import FSDPEngine
 from areal.utils import perf_tracer
 from tokenizers import Tokenizer, models
@@ -55,6 +55,7 @@ def main(folder: str) -> None:
     )
     engine.create_process_group(ParallelStrategy(data_parallel_size=2))
     engine.initialize(None, FinetuneSpec(total_train_epochs=1, dataset_size=8, train_batch_size=4))
+    engine.connect_engine(object(), WeightUpdateMeta.from_disk("e", "t", folder))
     batch = {
         "input_ids": torch.randint(2, TOKENS, (4, 16)),
         "attention_mask": torch.ones(4, 16, dtype=torch.bool),

@@ -74,6 +74,16 @@ def test_a_real_job_of_two_ranks_is_timed(tmp_path: Path) -> None:
     said = [rank.communicate(timeout=240)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], said
     assert "rollspan:" not in "".join(said)
+    anchors = [
+        [
+            e["ts"]
+            for e in reading.events(tmp_path / f"data/perf-r{rank}.json")
+            if "connect_engine" in str(e["args"].get("key"))
+        ]
+        for rank in range(2)
+    ]
+    assert [len(each) for each in anchors] == [1, 1]
+    assert abs(anchors[0][0] - anchors[1][0]) < 2e6  # microseconds: they have left one barrier
     for rank in range(2):
         events = [e for e in reading.events(tmp_path / f"data/perf-r{rank}.json") if e["ph"] == "X"]
         tree = below(events)

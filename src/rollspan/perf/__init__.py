@@ -2,7 +2,8 @@
 
 from rollspan.api import step
 
+from .anchors import clock_anchor
 from .categories import Category
 from .scopes import atrace_scope, instant, save, trace_perf, trace_scope
 
-__all__ = ["Category", "atrace_scope", "instant", "save", "step", "trace_perf", "trace_scope"]
+__all__ = ["Category", "atrace_scope", "clock_anchor", "instant", "save", "step", "trace_perf", "trace_scope"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rollspan import semconv
 from rollspan.perf.lanes import Slice
 from rollspan.perf.sources import Process
-
-ANCHOR = "clock.anchor"
-"""Name of a scope or instant that hosts end at the same moment, as on leaving a barrier; its `key` says which."""
 
 _LEAST_NS = 100_000_000
 
@@ -26,8 +24,8 @@ class Clocks:
         lowest = (process.rank, process.host)
         self._lowest = min(self._lowest or lowest, lowest)
         args = one.event.get("args")
-        if one.event.get("name") == ANCHOR and isinstance(args, dict):
-            key = str(args.get("key"))
+        if one.event.get("name") == semconv.CLOCK_ANCHOR and isinstance(args, dict):
+            key = str(args.get(semconv.CLOCK_ANCHOR_KEY))
             moments[key] = min(one.end, moments.get(key, one.end))
 
     @property

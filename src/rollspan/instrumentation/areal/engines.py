@@ -32,6 +32,7 @@ _METHODS: Final = {
     "onload": perf.Category.IO,
     "offload": perf.Category.IO,
 }
+_ENDS_WITH_A_BARRIER: Final = ".connect_engine"  # of all ranks, at a job's beginning
 
 
 def wrap(patches: Patches, engine: type, module: str) -> None:
@@ -59,7 +60,10 @@ def _timed(
             if not patches.active:
                 return inside(*args, **kwargs)
             with perf.trace_scope(name, category=category):
-                return inside(*args, **kwargs)
+                done = inside(*args, **kwargs)
+            if name.endswith(_ENDS_WITH_A_BARRIER):
+                perf.clock_anchor(name)
+            return done
 
         return method
 

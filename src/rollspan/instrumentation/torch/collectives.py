@@ -5,8 +5,6 @@ On a GPU a call ends when the collective is queued, unless torch is told to bloc
 
 from __future__ import annotations
 
-import itertools
-import os
 import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
@@ -14,7 +12,6 @@ from typing import Any, Final
 
 from rollspan import health, perf, switch
 from rollspan.instrumentation.patches import Patches
-from rollspan.perf import clocks
 
 _NAMES: Final = (
     *("all_reduce", "all_gather", "all_gather_into_tensor", "reduce_scatter", "reduce_scatter_tensor"),
@@ -29,9 +26,6 @@ _NAMES: Final = (
     ),
 )
 _BARRIERS: Final = frozenset({"barrier", "monitored_barrier"})
-_MOST_ANCHORS: Final = 16
-
-_anchors = itertools.count()
 
 
 def wrap(patches: Patches, c10d: ModuleType) -> None:
@@ -93,9 +87,6 @@ def _anchor(c10d: ModuleType, group: Any) -> None:
     try:
         if group is not None and c10d.get_world_size(group) != c10d.get_world_size():
             return
-        number = next(_anchors)
-        if number < _MOST_ANCHORS:
-            key = f"barrier {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{number}"
-            perf.instant(clocks.ANCHOR, category="sync", args={"key": key})
+        perf.clock_anchor("barrier")
     except Exception:  # noqa: BLE001
         health.internal_error("torch.anchor")
