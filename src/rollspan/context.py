@@ -58,9 +58,15 @@ def attach_step(span: RolloutSpan) -> Any:
 def fall_back_to(span: RolloutSpan) -> None:
     """Have phases that begin here, where nothing is current, be those of a step that is in no block.
 
-    It stays so until the step is over: ended spans are skipped. For OpenTelemetry nothing is current all the same.
+    It stays so until `stand_alone`, or the step is over: ended spans are skipped. For OpenTelemetry nothing is current.
     """
     set_current(Context({**get_current(), PHASE_KEY: span}))
+
+
+def stand_alone(span: RolloutSpan) -> None:
+    """Take `fall_back_to` back, where this is the context in which it was said."""
+    if falls_back_to(span):
+        set_current(Context({key: value for key, value in get_current().items() if key != PHASE_KEY}))
 
 
 def falls_back_to(span: RolloutSpan) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -141,9 +142,12 @@ def test_a_trainer_that_says_its_step_with_its_scopes(rec: Recording) -> None:
             s.mark_consumed()
         with perf.trace_scope("update", args={"global_step": number}), perf.trace_scope("backward"):
             pass
+    assert rollspan.current_span().name == "step"
+    assert otel_trace.get_current_span() is otel_trace.INVALID_SPAN
     perf.save(step=7)
     assert rec.records()[1]["links"] == {"dispatch_step": 6, "consume_step": 6}
     perf.save(step=6)
+    assert otel_context.get_current() == {}
     with perf.trace_scope("evaluate"):
         pass
     found = works(rec)

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from rollspan.api import step
+from rollspan.scope import late_context
 
 if TYPE_CHECKING:
     from rollspan.steps import Step
@@ -37,3 +38,4 @@ def over() -> None:
         here, _open = _open, None
         if here is not None:
             here.finish()
+            late_context().stand_alone(here)
