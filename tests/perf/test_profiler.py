@@ -77,6 +77,8 @@ def test_what_torch_does_not_take_is_said(tmp_path: Path, caplog: pytest.LogCapt
     with recording(tmp_path):
         with perf.trace_scope("x", enable_profiler=True, profiler_args={"nonsense": 1}):
             work()
+        with perf.trace_scope("w", enable_profiler=True, profiler_args=[1]):  # type: ignore[arg-type]
+            work()
         with perf.trace_scope("y", enable_profiler=True):
             work()
     assert "x is not profiled" in caplog.text
@@ -93,6 +95,17 @@ def test_a_place_that_cannot_be_written_loses_the_profile_alone(tmp_path: Path, 
             work()
         blocked.unlink()
     assert "the profile of x is lost" in caplog.text
+
+
+def test_a_profiler_of_the_programs_own_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second one would take its events."""
+    with recording(tmp_path, profile_steps=[1]), torch.profiler.profile() as own, perf.step(1):
+        work()
+    assert "aten::matmul" in {event.name for event in own.events()}
+    assert "a profiler of its own" in caplog.text
+    assert profiles(tmp_path) == {}
 
 
 def test_off_nothing_is_profiled() -> None:

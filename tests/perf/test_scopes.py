@@ -198,12 +198,14 @@ def test_arguments_may_be_anything(rec: Recording) -> None:
             pass
         with perf.trace_scope("y", args=[("a", 1)]):  # type: ignore[arg-type]
             pass
+        perf.instant("z", args=7)  # type: ignore[arg-type]
     rollspan.flush()
     found = reading.scopes(rec.directory / "perf-r0.json")
     assert (found["x"]["args"]["1"], found["x"]["args"]["nan"]) == (2, "NaN")
     assert "secret" not in (rec.directory / "perf-r0.json").read_text()
     assert found["x"]["tid"] == threading.get_native_id()
     assert found["y"]["args"]["a"] == 1
+    assert found["z"]["ph"] == "i"
 
 
 def test_an_exception_goes_on_and_is_seen(rec: Recording) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -342,6 +344,27 @@ def test_standard_output_gets_the_trace_alone(tmp_path: Path) -> None:
     result = timeline(tmp_path, "-o", "-")
     assert faults(json.loads(result.stdout)) == []
     assert result.stderr == "1 rank, 0 steps, 0 sessions, 1 scope, 0 profiles\n"
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """A link stays a link, a device a device, and what is read is not written over."""
+    write_perf(tmp_path / "perf-r0.json", a_process(), [a_step(1, 0, 1, 1)])
+    (tmp_path / "there.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "there.json")
+    assert timeline(tmp_path, "-o", tmp_path / "link.json").exit_code == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "there.json").read_text())["traceEvents"]
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert timeline(tmp_path, "-o", tmp_path / "pipe").exit_code == 0
+    assert os.read(reader, 10) == b'{"displayT'
+    os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    before = (tmp_path / "perf-r0.json").read_bytes()
+    refused = timeline(tmp_path, "-o", tmp_path / "perf-r0.json")
+    assert refused.exit_code == 2
+    assert "a file that is read" in refused.stderr
+    assert (tmp_path / "perf-r0.json").read_bytes() == before
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rollspan.view.files import shortened
 from rollspan.view.text import count, duration, safe
 
 _FEW = 10
+_READ = re.compile(r"(sessions|perf|profile)-r\d")
 _STEPS = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 
 
@@ -72,6 +73,10 @@ def command(
         _choose(context, survey, run_id)
     window = None if wanted is None else _window(context, survey, *wanted)
     target = str(folder / "timeline.json.gz") if output is None else output
+    if _READ.match(Path(target).name):
+        raise click.UsageError(
+            f"-o {safe(target, 400)}: that is the name of a file that is read; give it another."
+        )
     try:
         with _opened(target) as file:
             contents = write_timeline(survey, file, window)
@@ -121,7 +126,14 @@ def _opened(target: str) -> Iterator[BinaryIO]:
         with raw_output() as file:
             yield file
         return
-    path, part = Path(target), Path(f"{target}.part")
+    if (
+        Path(target).exists() and not Path(target).is_file()
+    ):  # a device, a pipe: nothing that another may replace
+        with Path(target).open("wb") as raw:
+            yield raw
+        return
+    path = Path(target).resolve()  # what a link leads to, and not the link
+    part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as raw:
             if path.suffix == ".gz":

@@ -31,15 +31,16 @@ class Profile:
         """`label` becomes part of the file's name; `arguments` are those of `torch.profiler.profile`."""
         self._settings = settings
         self._label = label
-        self._arguments = dict(arguments or {})
+        self._arguments = arguments or {}
         self._profile: Any = None
 
     def __enter__(self) -> Profile:
         if not _taken.acquire(blocking=False):
             return self
         try:
-            from torch import profiler  # noqa: PLC0415
+            from torch import autograd, profiler  # noqa: PLC0415
 
+            _look_for_another(autograd)
             self._profile = profiler.profile(**self._arguments)
             self._profile.__enter__()
             with contextlib.suppress(AttributeError):  # of a torch without it the file's name has to do
@@ -61,6 +62,12 @@ class Profile:
             health.warn_once("perf.profile", "rollspan: the profile of %s is lost: %r", self._label, error)
         finally:
             _taken.release()
+
+
+def _look_for_another(autograd: Any) -> None:
+    """Raises RuntimeError where the program has a profiler of its own going on, which a second one would end."""
+    if autograd._profiler_enabled():  # noqa: SLF001 - it is said nowhere else
+        raise RuntimeError("the program has a profiler of its own going on")
 
 
 def is_wanted(settings: Settings, step: Any) -> bool:

@@ -183,7 +183,9 @@ def trace_perf(name: str, *, category: CategoryLike = None) -> Callable[[_F], _F
 def instant(name: str, *, category: CategoryLike = None, args: Mapping[str, Any] | None = None) -> None:
     """A moment on the timeline; where it belongs, as a scope."""
     if switch.runtime() is not None:
-        with trace_scope(name, category=category, args={**(args or {}), semconv.INSTANT: True}):
+        scope = trace_scope(name, category=category, args=args)
+        scope._attributes[semconv.INSTANT] = True  # noqa: SLF001 - it is ours, and nobody's yet
+        with scope:
             pass
 
 
