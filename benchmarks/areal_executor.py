@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from .beside_areal import Round, of_the_machine, parser, run
+from .beside_areal import Round, holds, of_the_machine, parser, run
 from .driver import BenchmarkError
 from .executor_child import AREAL, MODES, ROLLSPAN, UNTRACED
 
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if done is None:
         return 0
-    holds = _show(console, done[0], asked.tasks, done[1])
-    return 1 if asked.check and not holds else 0
+    is_within = _show(console, done[0], asked.tasks, done[1])
+    return 1 if asked.check and not is_within else 0
 
 
 def _show(console: Console, rounds: Sequence[Round], tasks: int, versions: dict[str, str]) -> bool:
@@ -48,7 +48,6 @@ def _show(console: Console, rounds: Sequence[Round], tasks: int, versions: dict[
             here = statistics.median(r[mode][measure] for r in rounds)
             told.append(f"{measure} {ratio:.2f} [{low:.2f}-{high:.2f}] {here:4.0f} µs")
         console.print(f"{mode:9} {'   '.join(told)}", markup=False, soft_wrap=True)
-    ratio = statistics.median(r[ROLLSPAN]["wall"] / r[AREAL]["wall"] for r in rounds)
     cost = statistics.median(
         (r[ROLLSPAN]["wall"] - r[UNTRACED]["wall"]) / (r[AREAL]["wall"] - r[UNTRACED]["wall"]) for r in rounds
     )
@@ -61,12 +60,7 @@ def _show(console: Console, rounds: Sequence[Round], tasks: int, versions: dict[
         soft_wrap=True,
         style="dim",
     )
-    holds = ratio <= BOUND
-    console.print(
-        f"rollspan wall: {ratio:.2f} times AReaL's; the bound of {BOUND} {'holds' if holds else 'is missed'}",
-        style="green" if holds else "bold red",
-    )
-    return holds
+    return holds(console, rounds, ROLLSPAN, AREAL, BOUND)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from .beside_areal import Round, of_the_machine, parser, run
+from .beside_areal import Round, holds, of_the_machine, parser, run
 from .driver import BenchmarkError
 from .scopes_child import AREAL, MODES, ROLLSPAN
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asking.add_argument("--scopes", type=int, nargs="+", default=SIZES, help="scopes in a step (20 200)")
     asked = asking.parse_args(arguments)
     console = Console(highlight=False)
-    holds = True
+    are_within = True
     for size in asked.scopes:
         try:
             done = run(console, asked, "benchmarks.scopes_child", MODES, size)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         if done is None:
             return 0
-        holds &= _show(console, done[0], size)
+        are_within &= _show(console, done[0], size)
         versions = done[1]
     console.print(
         f"Median and [quartiles] of {asked.rounds} interleaved rounds of ten steps, in multiples of AReaL's tracer in "
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         soft_wrap=True,
         style="dim",
     )
-    return 1 if asked.check and not holds else 0
+    return 1 if asked.check and not are_within else 0
 
 
 def _show(console: Console, rounds: Sequence[Round], size: int) -> bool:
@@ -58,13 +58,7 @@ def _show(console: Console, rounds: Sequence[Round], size: int) -> bool:
             )
             told.append(f"{measure} {ratio:.2f} [{low:.2f}-{high:.2f}]")
         console.print(f"{size:5} scopes a step  {mode:9}  {'   '.join(told)}", markup=False, soft_wrap=True)
-    ratio = statistics.median(r[ROLLSPAN]["wall"] / r[AREAL]["wall"] for r in rounds)
-    holds = ratio <= BOUND
-    console.print(
-        f"rollspan wall: {ratio:.2f} times AReaL's; the bound of {BOUND} {'holds' if holds else 'is missed'}",
-        style="green" if holds else "bold red",
-    )
-    return holds
+    return holds(console, rounds, ROLLSPAN, AREAL, BOUND)
 
 
 if __name__ == "__main__":

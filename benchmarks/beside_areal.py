@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,17 @@ def rounds(children: Sequence[Child], count: int, size: int) -> list[dict[str, d
     order = random.Random(_SEED)
     turns = (order.sample(children, len(children)) for _ in range(count + 2))
     return [{child.mode: child.round(size) for child in turn} for turn in turns][2:]
+
+
+def holds(console: Console, rounds: Sequence[Round], mode: str, against: str, bound: float) -> bool:
+    """Whether the wall clock of a mode, in multiples of another's, is within the bound; it is said."""
+    ratio = statistics.median(r[mode]["wall"] / r[against]["wall"] for r in rounds)
+    is_within = ratio <= bound
+    console.print(
+        f"rollspan wall: {ratio:.2f} times AReaL's; the bound of {bound} {'holds' if is_within else 'is missed'}",
+        style="green" if is_within else "bold red",
+    )
+    return is_within
 
 
 def of_the_machine(versions: dict[str, str]) -> str:

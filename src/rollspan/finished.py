@@ -46,6 +46,11 @@ class FinishedTrace:
         return self.shape is not None or self._record is not None
 
     @property
+    def is_work(self) -> bool:
+        """Whether it is a step or a stretch of the process: no session, and no spans of another process's."""
+        return not self.has_record and bool(self.spans) and not self.spans[0].parent_id
+
+    @property
     def record(self) -> Record | None:
         """The flat record of a session, and None for a step. It may be made anew each time."""
         return self._record if self.shape is None else self.shape.record(*self.values)

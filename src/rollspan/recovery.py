@@ -128,7 +128,7 @@ def _deliver(
             outcome.delivered[delivery.name] = before + max(number - delivery.rejected, 0)
             delivery.rejected = 0
             if delivery.name == "file":
-                outcome.works += sum(not each.has_record for each in taken)
+                outcome.works += sum(each.is_work for each in taken)
             note()
     delivery.cursor = END
     note()

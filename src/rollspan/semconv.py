@@ -106,6 +106,7 @@ STEP_CONSUMED: Final = "rollout.step.consumed"  # sessions consumed in the step
 
 # Timed scopes, which may be of a session, of a step, or of a process between its steps.
 PROCESS_NAME: Final = "process"
+PROCESS_EVENT: Final = "rollspan_process"  # in files: of which process the events behind it are
 CATEGORY: Final = "rollout.category"  # compute, comm, io, sync, scheduler, instr, misc
 INSTANT: Final = "rollout.instant"  # bool: a moment, without a length
 PROCESS_ID: Final = "process.pid"

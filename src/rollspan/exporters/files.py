@@ -35,7 +35,7 @@ class DataFiles:
         self, traces: Sequence[FinishedTrace], resource: Mapping[str, AttributeValue], timeout: float
     ) -> Result:
         """Append what `traces` come to; a disk that is full or cannot be written to gives Retry."""
-        scopes = [trace for trace in traces if not trace.has_record and not START < trace.at <= self._perf_at]
+        scopes = [trace for trace in traces if trace.is_work and not START < trace.at <= self._perf_at]
         part: RecordFile | PerfFile = self._perf
         try:
             if scopes:

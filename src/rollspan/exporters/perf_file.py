@@ -19,9 +19,6 @@ from rollspan.spandata import AttributeValue, SpanData
 
 from .ownfile import PERF, OwnFile
 
-PROCESS_EVENT: Final = "rollspan_process"
-"""Says to which process the events behind it belong that have its number."""
-
 _BEGIN: Final = b"[\n"
 _STEP: Final = "step"
 _MISC: Final = "misc"
@@ -81,15 +78,12 @@ def _process(resource: Mapping[str, AttributeValue], pid: int, rank: int) -> lis
     said = {
         "process_name": {"name": f"rank {rank}" + (f" {role}" if role else "")},
         "process_sort_index": {"sort_index": rank},
-        PROCESS_EVENT: {key: value for key, value in about.items() if value is not None},
+        semconv.PROCESS_EVENT: {key: value for key, value in about.items() if value is not None},
     }
     return [{"name": name, "ph": "M", "pid": pid, "tid": 0, "args": args} for name, args in said.items()]
 
 
 def _events(trace: FinishedTrace, pid: int) -> Iterator[dict[str, Any]]:
-    """None of a session's: its record stands elsewhere."""
-    if trace.has_record or not trace.spans or trace.spans[0].parent_id:
-        return
     root = trace.spans[0]
     threads: dict[int, str] = {}
     for span in trace.spans:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollspan import health
+from rollspan import health, semconv
 
 if TYPE_CHECKING:
     from rollspan.config import Settings
@@ -44,7 +44,7 @@ class Profile:
             self._profile = profiler.profile(**self._arguments)
             self._profile.__enter__()
             with contextlib.suppress(AttributeError):  # of a torch without it the file's name has to do
-                self._profile.add_metadata_json("rollspan_process", json.dumps(_about(self._settings)))
+                self._profile.add_metadata_json(semconv.PROCESS_EVENT, json.dumps(_about(self._settings)))
         except Exception as error:  # noqa: BLE001 - torch's, or an argument that it does not take
             self._profile = None
             _taken.release()

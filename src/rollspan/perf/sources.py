@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from rollspan import semconv
 from rollspan.perf.lanes import Slice
 from rollspan.view.files import open_bytes
 
 Event = dict[str, Any]
 _NUMBER = (int, float)
-
-PROCESS = "rollspan_process"
-"""Name of the metadata event, and key in a profile, that says which process the events are of."""
 
 _PERF = re.compile(r"perf-r(?P<rank>\d+)(?P<by>\..+\.\d+)??(?:\.(?P<number>\d+))?\.json(?:\.gz)?", re.ASCII)
 _PROFILE = re.compile(r"profile-r(?P<rank>\d+).*\.json(?:\.gz)?", re.ASCII)
@@ -74,7 +72,7 @@ def read_perf(
         for event in _read(path, _line_by_line, problems):
             pid, kind, args = event["pid"], event.get("name"), event.get("args")
             is_metadata = event.get("ph") == "M"
-            if is_metadata and kind == PROCESS and isinstance(args, dict):
+            if is_metadata and kind == semconv.PROCESS_EVENT and isinstance(args, dict):
                 owners[pid] = as_process(args, source.rank)
             process = owners.get(pid) or as_process({"pid": pid}, source.rank)
             if is_metadata and kind == "thread_name" and isinstance(args, dict):

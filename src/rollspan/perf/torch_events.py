@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from rollspan import semconv
 from rollspan.perf.lanes import Slice
-from rollspan.perf.sources import PROCESS, Process, Source, as_process, as_slice
+from rollspan.perf.sources import Process, Source, as_process, as_slice
 
 _FLOWS = frozenset("stf")
 _KEPT = frozenset("XiCstf")
@@ -22,7 +23,7 @@ class Track(NamedTuple):
 
 def process_of(profile: dict[str, Any], source: Source, known: Iterable[Process]) -> Process:
     """The process that a profile is of: the known one that it names, else one of what it says of itself."""
-    said = profile.get(PROCESS)
+    said = profile.get(semconv.PROCESS_EVENT)
     given = as_process(said if isinstance(said, dict) else {"host": profile.get("host_name")}, source.rank)
     same = (each for each in known if each[:-1] == given[:-1] and given.run in ("", each.run))
     return next(same, given)
