@@ -1,0 +1,68 @@
+"""A small runtime for asynchronous rollouts, traced from queue to tensor. Needs `rollspan[rollout]`.
+
+Read `executor` first, then `workflow` and `engine`. It uses rollspan's public surface as any program would.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rollspan.stats import RolloutStats
+
+    from .engine import InferenceEngine
+    from .errors import EngineError, RolloutError
+    from .requests import GenerationHyperparameters, ModelRequest, ModelResponse, Segment
+    from .trajectories import Trajectory
+    from .workflow import RolloutWorkflow, WorkflowTaskInput
+
+_PLACES = {
+    "EngineError": "errors",
+    "GenerationHyperparameters": "requests",
+    "InferenceEngine": "engine",
+    "ModelRequest": "requests",
+    "ModelResponse": "requests",
+    "RolloutError": "errors",
+    "RolloutStats": "rollspan.stats",
+    "RolloutWorkflow": "workflow",
+    "Segment": "requests",
+    "Trajectory": "trajectories",
+    "WorkflowTaskInput": "workflow",
+}
+
+__all__ = [
+    "EngineError",
+    "GenerationHyperparameters",
+    "InferenceEngine",
+    "ModelRequest",
+    "ModelResponse",
+    "RolloutError",
+    "RolloutStats",
+    "RolloutWorkflow",
+    "Segment",
+    "Trajectory",
+    "WorkflowTaskInput",
+]
+
+
+def __getattr__(name: str) -> "Any":
+    """Every public name is loaded when it is first asked for: torch and httpx only where they are used."""
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # noqa: PLC0415
+
+    try:
+        module = importlib.import_module(place if "." in place else f".{place}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "httpx"):
+            raise
+        raise ImportError(
+            f"rollspan.rollout.{name} needs {error.name}: pip install '/path/to/rollspan[rollout]'"
+        ) from error
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> "list[str]":
+    return sorted([*globals(), *__all__])
