@@ -16,7 +16,9 @@ EPOCH_NS = 1_763_937_000_000_000_000
 MS = 1_000_000
 ROOT_ID = 1
 
-OWN_FIELDS = frozenset({"queue_wait_s", "runner_wait_s", "post_wait_s", "total_s", "unattributed_s"})
+OWN_FIELDS = frozenset(
+    {"queue_wait_s", "runner_wait_s", "post_wait_s", "total_s", "unattributed_s", "generate_paused_s"}
+)
 
 
 def make_span(
@@ -99,6 +101,7 @@ _OFTEN_ODD = (
     semconv.WEIGHT_VERSION_MAX,
     semconv.REWARD_SCORE,
     semconv.CONTINUATION,
+    semconv.PAUSED,
     semconv.LATE,
     semconv.PARENT_PHASE,
 )

@@ -173,6 +173,7 @@ _WORDS = st.sampled_from(
         "weight_version",
         "finish_reasons",
         "continuation",
+        "segments",
         "prompt",
         "arguments",
         "task_id",

@@ -363,6 +363,18 @@ def test_turns_leave_out_continuations() -> None:
     assert (record["weight_version_min"], record["weight_version_max"]) == (3, 4)
 
 
+def test_pauses_of_generations_add_up() -> None:
+    """How long engines were paused is summed over the generations that say so; what is no finite number is not."""
+    said = (0.25, 0.0, 1.5, "1", 3, float("nan"))
+    spans = [
+        make_span(i, "generate", i, i + 1, attributes={semconv.PAUSED: s}) for i, s in enumerate(said, 2)
+    ]
+    assert folded(make_root(), *spans)["generate_paused_s"] == 1.75
+    assert "generate_paused_s" not in folded(make_root(), make_span(2, "generate", 0, 1))
+    named = folded(make_root(), make_span(2, "generate_paused", 0, 1))
+    assert named["generate_paused__s"] > 0
+
+
 def test_sums_that_no_backend_could_carry_stop_at_64_bits() -> None:
     """Two huge token counts do not make an integer that JSON and OTLP refuse."""
     huge = {semconv.OUTPUT_TOKENS: 2**63 - 1}

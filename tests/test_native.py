@@ -96,7 +96,9 @@ NAMES = st.sampled_from(
 )
 ATTRIBUTES = st.dictionaries(NAMES, VALUES, max_size=3)
 GENERATION = st.dictionaries(
-    st.sampled_from(["model", "input_tokens", "finish_reasons", "weight_version", "continuation", "prompt"]),
+    st.sampled_from(
+        ["model", "input_tokens", "finish_reasons", "weight_version", "continuation", "segments"]
+    ),
     VALUES,
     max_size=3,
 )

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import subprocess
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -332,6 +333,37 @@ def test_generation_attributes_by_plain_words(rec: Recording) -> None:
     record = only(rec)
     assert (record["input_tokens"], record["output_tokens"], record["turns"]) == (6, 11, 2)
     assert (record["weight_version_min"], record["weight_version_max"]) == (4, 6)
+
+
+def test_segments_of_a_generation_say_which_weights_wrote_what_and_how_long_it_was_paused(
+    rec: Recording,
+) -> None:
+    """Parts are given as mappings or objects; the span has a list of each, the record the pause in all."""
+    part = types.SimpleNamespace(weight_version=4, output_tokens=7, duration_s=1.5, paused_s=0.25)
+    with rollspan.session(), rollspan.phase("generate"):
+        rollspan.record_generation(
+            output_tokens=9,
+            weight_version=[3, 3, *[4] * 7],
+            segments=[{"weight_version": 3, "output_tokens": 2, "duration_s": 1}, part],
+        )
+    with rollspan.session(), rollspan.phase("generate"):
+        rollspan.record_generation(segments=["no segment"])
+    first, second = rec.traces()
+    span = next(x for x in first.spans if x.name == "generate")
+    assert {
+        name: value for name, value in span.attributes.items() if "segment" in name or "paused" in name
+    } == {
+        "rollout.segment.weight_version": [3, 4],
+        "rollout.segment.output_tokens": [2, 7],
+        "rollout.segment.duration_s": [1.0, 1.5],
+        "rollout.segment.paused_s": [0.0, 0.25],
+        "rollout.paused_s": 0.25,
+    }
+    with_pause, without = rec.records()
+    assert (with_pause["generate_paused_s"], with_pause["turns"]) == (0.25, 1)
+    assert (with_pause["weight_version_min"], with_pause["weight_version_max"]) == (3, 4)
+    assert "generate_paused_s" not in without
+    assert not any("segment" in name for span in second.spans for name in span.attributes)
 
 
 def test_step_links(rec: Recording) -> None:

@@ -54,6 +54,7 @@ _SPECIAL = frozenset(
         "weight_version",
         "finish_reasons",
         "continuation",
+        "segments",
         *(word for words in _CONTENT.values() for word in words),
     }
 )
@@ -84,15 +85,23 @@ def is_content(phase: str | None, name: Any) -> bool:
 
 # Those words of a phase that stand for others, and what they stand for: the two never mix in one phase.
 _SHORT: dict[str | None, frozenset[str]] = {phase: frozenset(words) for phase, words in _SHORT_NAMES.items()}
-_SHORT[semconv.GENERATE] |= {"weight_version", "finish_reasons", "continuation"}
+_SHORT[semconv.GENERATE] |= {"weight_version", "finish_reasons", "continuation", "segments"}
 _LONG: dict[str | None, frozenset[str]] = {
     phase: frozenset(words.values()) for phase, words in _SHORT_NAMES.items()
+}
+_SEGMENT_NAMES = {
+    "weight_version": semconv.SEGMENT_WEIGHT_VERSION,
+    "output_tokens": semconv.SEGMENT_OUTPUT_TOKENS,
+    "duration_s": semconv.SEGMENT_DURATION,
+    "paused_s": semconv.SEGMENT_PAUSED,
 }
 _LONG[semconv.GENERATE] |= {
     semconv.WEIGHT_VERSION_MIN,
     semconv.WEIGHT_VERSION_MAX,
     semconv.FINISH_REASONS,
     semconv.CONTINUATION,
+    semconv.PAUSED,
+    *_SEGMENT_NAMES.values(),
 }
 _SCALARS: Final = frozenset({str, bool, int, float})
 _WHOLE: Final = frozenset({bool, int})
@@ -101,6 +110,7 @@ _KINDS: dict[str | None, dict[str, frozenset[type]]] = {
     semconv.GENERATE: {
         **dict.fromkeys((*_COUNTS, "weight_version", "continuation"), _WHOLE),
         "finish_reasons": frozenset({str}),
+        "segments": frozenset(),
     },
     semconv.REWARD: {"score": _WHOLE | {float}},
 }
@@ -181,6 +191,7 @@ _RENAMED_IF: Final[dict[str, frozenset[type]]] = {
     "score": frozenset({int, float}),
     "finish_reasons": frozenset({str}),
     "continuation": frozenset(),
+    "segments": frozenset(),
 }
 _NAMES: dict[str | None, dict[str, str]] = {
     **_SHORT_NAMES,
@@ -234,6 +245,8 @@ def _special(result: dict[str, Any], phase: str | None, name: str, value: Any, *
         result.update(_weight_versions(value))
     elif name == "finish_reasons":
         result[semconv.FINISH_REASONS] = [value] if isinstance(value, str) else value
+    elif name == "segments":
+        result.update(_segments(value))
     elif name == "continuation":
         if value:
             result[semconv.CONTINUATION] = True
@@ -293,3 +306,17 @@ def _weight_versions(value: Any) -> dict[str, Any]:
     if not versions:
         return {}
     return {semconv.WEIGHT_VERSION_MIN: min(versions), semconv.WEIGHT_VERSION_MAX: max(versions)}
+
+
+def _segments(value: Any) -> dict[str, Any]:
+    """The parts of a generation, as lists with an entry for each, and how long it was paused in all."""
+    try:
+        parts = [part if isinstance(part, Mapping) else vars(part) for part in value or ()]
+        lists: dict[str, Any] = {
+            key: [(float if name.endswith("_s") else int)(part.get(name, 0)) for part in parts]
+            for name, key in _SEGMENT_NAMES.items()
+        }
+    except Exception:  # noqa: BLE001 - a user's own type may raise anything
+        _left_out("segments", value, f"a sequence of mappings with {', '.join(_SEGMENT_NAMES)}")
+        return {}
+    return {**lists, semconv.PAUSED: sum(lists[semconv.SEGMENT_PAUSED])} if parts else {}

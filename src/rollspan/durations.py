@@ -16,8 +16,9 @@ SECOND: Final = 1_000_000_000  # an int: int / int rounds once, so half a second
 
 KNOWN_PHASES: Final = (semconv.EXECUTION, semconv.GENERATE, semconv.REWARD, semconv.TOOLCALL)
 _WAIT_FIELDS: Final = {name: f"{name}_s" for name in semconv.WAITS}
+GENERATE_PAUSED: Final = "generate_paused_s"
 # Phases whose `<phase>_s` would be a field that means something else.
-_TAKEN_NAMES: Final = semconv.WAITS | {"total", "unattributed", "reward_calc"}
+_TAKEN_NAMES: Final = semconv.WAITS | {"total", "unattributed", "reward_calc", "generate_paused"}
 
 # Start, end, name.
 Wait = tuple[int, int, str]

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from . import semconv
 from .durations import (
+    GENERATE_PAUSED,
     KNOWN_PHASES,
     SECOND,
     Interval,
@@ -263,6 +264,7 @@ def _generations(work: Sequence[Work], record: Record) -> None:
     tokens_in: list[int] = []
     tokens_out: list[int] = []
     versions: list[int] = []
+    pauses: list[float] = []
     numbers = (
         (semconv.INPUT_TOKENS, tokens_in),
         (semconv.OUTPUT_TOKENS, tokens_out),
@@ -280,10 +282,16 @@ def _generations(work: Sequence[Work], record: Record) -> None:
                 value = attributes[name]
                 if _is_int64(value):
                     values.append(value)
+        if semconv.PAUSED in attributes:
+            pause = attributes[semconv.PAUSED]
+            if isinstance(pause, float) and math.isfinite(pause):
+                pauses.append(pause)
     for field, tokens in (("input_tokens", tokens_in), ("output_tokens", tokens_out)):
         if tokens:  # no backend takes more than 64 bits
             record[field] = max(-_INT64, min(sum(tokens), _INT64 - 1))
     record["turns"] = turns
+    if pauses and math.isfinite(paused := sum(pauses)):
+        record[GENERATE_PAUSED] = paused
     if versions:
         record["weight_version_min"] = min(versions)
         record["weight_version_max"] = max(versions)

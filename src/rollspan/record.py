@@ -10,7 +10,7 @@ since the epoch (`*_ts`), durations float seconds (`*_s`). docs/specification.md
 - `phases`: {name: [{start_ts, end_ts}]}, always there
 - `session_id`, `trace_id` (32 hex digits), `run_id`, `task_id`, `group_id`, `role`, `workflow`,
   `rejection_reason`, `error_type`
-- `input_tokens`, `output_tokens`, `turns`, `weight_version_min`, `weight_version_max`: int
+- `input_tokens`, `output_tokens`, `turns`, `weight_version_min`, `weight_version_max`: int; `generate_paused_s`
 - `reward`: float, or one of "NaN", "Infinity", "-Infinity"
 - `late_spans`: int, always there; `counters`: {name: int}; `links`: {dispatch_step, consume_step: int}
 """
@@ -92,7 +92,7 @@ def root_name(field: str) -> str | None:
 def event_attributes(record: Record) -> dict[str, EventValue]:
     """The attributes of the record's log event, fewer than 128 of them.
 
-    At most 33 fixed fields and two durations for each of 40 phases leave room for 14 counters. Where
+    At most 34 fixed fields and two durations for each of 40 phases leave room for 13 counters. Where
     those of a session do not fit, or one's dotted name is taken, `counters` is one structured value.
     """
     attributes: dict[str, EventValue] = {}

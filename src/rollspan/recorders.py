@@ -27,7 +27,8 @@ _WORDS: Final = frozenset(
             "cached_tokens",
             "weight_version",
         ),
-        *("finish_reasons", "conversation_id", "continuation", "prompt", "completion"),
+        *("finish_reasons", "conversation_id", "continuation", "segments"),
+        *("prompt", "completion"),
     }
 )
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         finish_reasons: str | Sequence[str] | None = None,
         conversation_id: str | None = None,
         continuation: bool | None = None,
+        segments: Sequence[Any] | None = None,
         prompt: Any = None,
         completion: Any = None,
     ) -> None: ...
@@ -56,10 +58,13 @@ else:  # to name a dozen arguments costs more than all that is done with them
         """Describe the generation that is current here, by OpenTelemetry's GenAI conventions.
 
         Takes `model`, `provider`, `operation`, `input_tokens`, `output_tokens`, `cached_tokens`, `weight_version`,
-        `finish_reasons`, `conversation_id`, `continuation`, `prompt` and `completion`. `operation` is `text_completion`
-        (the default: tokens in, tokens out) or `chat`; `weight_version` may be one per token; `continuation` says that
-        it goes on from an aborted generation and is no new turn. `prompt` and `completion` are recorded only where
-        `ROLLSPAN_CAPTURE_CONTENT` asks for it. Raises TypeError for another name, as any function does.
+        `finish_reasons`, `conversation_id`, `continuation`, `segments`, `prompt` and `completion`. `operation` is
+        `text_completion` (the default: tokens in, tokens out) or `chat`; `weight_version` may be one per token;
+        `continuation` says that it goes on from an aborted generation and is no new turn. `segments` are the parts of
+        one that was cut off by updates of the weights and went on in the same phase: mappings, or objects, with
+        `weight_version`, `output_tokens`, `duration_s` and `paused_s` (seconds that the engine was paused before the
+        part). `prompt` and `completion` are recorded only where `ROLLSPAN_CAPTURE_CONTENT` asks for it. Raises
+        TypeError for another name, as any function does.
         """
         if not _WORDS.issuperset(given):
             unknown = next(name for name in given if name not in _WORDS)

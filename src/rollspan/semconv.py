@@ -46,6 +46,13 @@ LATE: Final = "rollout.late"  # bool: still open when its session ended, clipped
 FOREIGN: Final = "rollout.foreign"  # bool: of another process and exported by it; not in the record
 CONTINUATION: Final = "rollout.continuation"  # bool: goes on from an aborted generation; no new turn
 
+# Generate spans that were cut off by updates of the weights and went on: one entry for each part.
+SEGMENT_WEIGHT_VERSION: Final = "rollout.segment.weight_version"
+SEGMENT_OUTPUT_TOKENS: Final = "rollout.segment.output_tokens"
+SEGMENT_DURATION: Final = "rollout.segment.duration_s"
+SEGMENT_PAUSED: Final = "rollout.segment.paused_s"  # how long the engine was paused before the part
+PAUSED: Final = "rollout.paused_s"  # float: their sum
+
 # Root.
 REQUEST_ID: Final = "rollout.request_id"
 RANK: Final = "rollout.rank"
