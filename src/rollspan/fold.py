@@ -284,13 +284,13 @@ def _generations(work: Sequence[Work], record: Record) -> None:
                     values.append(value)
         if semconv.PAUSED in attributes:
             pause = attributes[semconv.PAUSED]
-            if isinstance(pause, float) and math.isfinite(pause):
+            if isinstance(pause, float) and 0 <= pause < math.inf:
                 pauses.append(pause)
     for field, tokens in (("input_tokens", tokens_in), ("output_tokens", tokens_out)):
         if tokens:  # no backend takes more than 64 bits
             record[field] = max(-_INT64, min(sum(tokens), _INT64 - 1))
     record["turns"] = turns
-    if pauses and math.isfinite(paused := sum(pauses)):
+    if pauses and (paused := sum(pauses)) < math.inf:  # a comparison, of which a shape takes note
         record[GENERATE_PAUSED] = paused
     if versions:
         record["weight_version_min"] = min(versions)
