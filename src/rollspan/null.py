@@ -90,6 +90,9 @@ class Null:
     def mark_consumed(self) -> None:
         """Nothing."""
 
+    def abort(self, reason: str) -> None:
+        """Nothing."""
+
     def count(self, name: str, n: int = 1) -> None:
         """Nothing."""
 

@@ -274,7 +274,7 @@ class JudgedTrace(WaitingTrace):
             self._finish_now(self.now())
 
     def abort(self, reason: str) -> None:
-        """The process ends in good order with the session still open: keep its verdict, or drop it."""
+        """Nobody goes on with it, its executor ends: it keeps its verdict, or is dropped for this reason. Ends it."""
         with self.lock:
             if self.ended:
                 return

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
     from .engine import InferenceEngine
     from .errors import EngineError, RolloutError
+    from .executor import RolloutExecutor
     from .requests import GenerationHyperparameters, ModelRequest, ModelResponse, Segment
-    from .trajectories import Trajectory
+    from .staleness import StalenessManager
+    from .trajectories import Trajectory, concat_padded
     from .workflow import RolloutWorkflow, WorkflowTaskInput
 
 _PLACES = {
@@ -22,11 +24,14 @@ _PLACES = {
     "ModelRequest": "requests",
     "ModelResponse": "requests",
     "RolloutError": "errors",
+    "RolloutExecutor": "executor",
     "RolloutStats": "rollspan.stats",
     "RolloutWorkflow": "workflow",
     "Segment": "requests",
+    "StalenessManager": "staleness",
     "Trajectory": "trajectories",
     "WorkflowTaskInput": "workflow",
+    "concat_padded": "trajectories",
 }
 
 __all__ = [
@@ -36,11 +41,14 @@ __all__ = [
     "ModelRequest",
     "ModelResponse",
     "RolloutError",
+    "RolloutExecutor",
     "RolloutStats",
     "RolloutWorkflow",
     "Segment",
+    "StalenessManager",
     "Trajectory",
     "WorkflowTaskInput",
+    "concat_padded",
 ]
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
+
+import torch
+
+from .requests import ModelResponse
 
 Trajectory: TypeAlias = dict[str, Any]
 """Rows of token sequences, padded on the right; `batch` rows, `length` tokens.
@@ -21,3 +26,195 @@ Other keys are the workflow's own: tensors whose first axis is the batch, or lis
 
 NOT_WRITTEN: Final = -1
 """Version of a token that the model did not write."""
+
+_OF_TOKENS: Final = {
+    "input_ids": torch.int64,
+    "attention_mask": torch.bool,
+    "loss_mask": torch.float32,
+    "logprobs": torch.float32,
+    "versions": torch.int32,
+}
+
+
+class TrajectoryBuilder:
+    """The tokens of one rollout as they come: what it was given, and what the model wrote."""
+
+    def __init__(self) -> None:
+        self.input_ids: list[int] = []
+        self._loss_mask: list[float] = []
+        self._logprobs: list[float] = []
+        self._versions: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """Add tokens that the model did not write: a prompt, a tool's answer."""
+        self._extend(tokens, 0.0, [0.0] * len(tokens), [NOT_WRITTEN] * len(tokens))
+
+    def append_response(self, response: ModelResponse) -> None:
+        """Add an answer's own tokens. Raises ValueError where they are not as many as its logprobs and versions."""
+        lengths = [
+            len(part) for part in (response.output_tokens, response.output_logprobs, response.output_versions)
+        ]
+        if len(set(lengths)) > 1:
+            tokens, logprobs, versions = lengths
+            raise ValueError(
+                f"the engine's answer has {tokens} tokens, {logprobs} logprobs and {versions} versions; "
+                "expected as many of each"
+            )
+        self._extend(response.output_tokens, 1.0, response.output_logprobs, response.output_versions)
+
+    def _extend(
+        self, tokens: Sequence[int], loss: float, logprobs: Sequence[float], versions: Sequence[int]
+    ) -> None:
+        self.input_ids += tokens
+        self._loss_mask += [loss] * len(tokens)
+        self._logprobs += logprobs
+        self._versions += versions
+
+    def trajectory(self, reward: float, **others: Any) -> Trajectory:
+        """One row: shapes [1, length], and [1] for the reward; `others` are further keys, as they are."""
+        columns = {
+            "input_ids": self.input_ids,
+            "attention_mask": [True] * len(self),
+            "loss_mask": self._loss_mask,
+            "logprobs": self._logprobs,
+            "versions": self._versions,
+        }
+        rows = {key: torch.tensor([column], dtype=_OF_TOKENS[key]) for key, column in columns.items()}
+        return {**rows, "rewards": torch.tensor([reward], dtype=torch.float32), **others}
+
+
+def concat_padded(trajectories: Sequence[Trajectory]) -> Trajectory:
+    """The rows of all of them, in order: shapes [sum of batches, longest length].
+
+    Tensors are padded on the right of their second axis: `versions` with -1, `attention_mask` with False, all others
+    with 0. Lists are joined. Raises ValueError for no trajectory at all, and for those that differ in their keys, or
+    in the type or the further axes of one key.
+    """
+    if not trajectories:
+        raise ValueError("there are no trajectories to concatenate; expected at least one")
+    first = trajectories[0]
+    for number, trajectory in enumerate(trajectories):
+        if trajectory.keys() != first.keys():
+            raise ValueError(
+                f"trajectory {number} has the keys {sorted(trajectory)}, the first one {sorted(first)}; "
+                "expected the same in all"
+            )
+    return {key: _joined(key, [trajectory[key] for trajectory in trajectories]) for key in first}
+
+
+def _joined(key: str, values: Sequence[Any]) -> Any:
+    if all(isinstance(value, list) for value in values):
+        return [item for value in values for item in value]
+    forms = [_form(value) for value in values]
+    for number, form in enumerate(forms):
+        if form is None:
+            raise ValueError(
+                f"{key!r} of trajectory {number} is a {type(values[number]).__name__}; expected a tensor with an axis "
+                "of rows, or a list in all trajectories"
+            )
+        if form != forms[0]:
+            raise ValueError(
+                f"{key!r} of trajectory {number} is {_describe(values[number])}, of the first one "
+                f"{_describe(values[0])}; expected the same type, device, and axes from the third on"
+            )
+    if values[0].ndim == 1:
+        return torch.cat(list(values))
+    length = max(value.shape[1] for value in values)
+    padding = NOT_WRITTEN if key == "versions" else 0
+    return torch.cat([_padded(value, length, padding) for value in values])
+
+
+def _form(value: Any) -> tuple[Any, ...] | None:
+    """What has to be the same in tensors that are joined."""
+    if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        return None
+    return value.dtype, value.device, value.ndim, value.shape[2:]
+
+
+def _padded(value: torch.Tensor, length: int, padding: int) -> torch.Tensor:
+    missing = length - value.shape[1]
+    if not missing:
+        return value
+    shape = (value.shape[0], missing, *value.shape[2:])
+    return torch.cat([value, value.new_full(shape, padding)], dim=1)
+
+
+def _describe(value: torch.Tensor) -> str:
+    return f"{value.dtype} {list(value.shape)} on {value.device}"
+
+
+def check(trajectory: Any, *, rows: int | None = 1) -> None:
+    """Raise ValueError, with what is wrong, unless this is a `Trajectory` of that many rows (None: of any number)."""
+    if not isinstance(trajectory, dict):
+        raise ValueError(f"a trajectory is a dict of tensors, not a {type(trajectory).__name__}")
+    missing = [key for key in (*_OF_TOKENS, "rewards") if key not in trajectory]
+    if missing:
+        raise ValueError(f"the trajectory lacks {', '.join(map(repr, missing))}; it has {sorted(trajectory)}")
+    for key, dtype in _OF_TOKENS.items():
+        _check_tensor(key, trajectory[key], dtype, ["batch", "length"])
+    _check_tensor("rewards", trajectory["rewards"], torch.float32, ["batch"])
+    _check_shapes(trajectory, rows)
+    _check_contents(trajectory)
+
+
+def _check_tensor(key: str, value: Any, dtype: torch.dtype, axes: Sequence[str]) -> None:
+    expected = f"expected {dtype} [{', '.join(axes)}]"
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{key!r} is a {type(value).__name__}; {expected}, a tensor")
+    if value.dtype != dtype or value.ndim != len(axes):
+        raise ValueError(f"{key!r} is {_describe(value)}; {expected}")
+
+
+def _check_shapes(trajectory: Trajectory, rows: int | None) -> None:
+    batch, length = shape = trajectory["input_ids"].shape
+    for key in _OF_TOKENS:
+        if trajectory[key].shape != shape:
+            raise ValueError(
+                f"{key!r} has the shape {list(trajectory[key].shape)}, 'input_ids' {list(shape)}; "
+                "expected the same"
+            )
+    if rows is not None and batch != rows:
+        raise ValueError(f"the trajectory has {batch} rows; expected {rows}")
+    if not batch or not length:
+        raise ValueError(f"the trajectory is empty: 'input_ids' has the shape {list(shape)}")
+    for key, value in trajectory.items():
+        if key in _OF_TOKENS:
+            continue
+        if isinstance(value, torch.Tensor) and value.ndim:
+            found = value.shape[0]
+        elif isinstance(value, list):
+            found = len(value)
+        else:
+            raise ValueError(
+                f"{key!r} is a {type(value).__name__}; expected a tensor with an axis of rows, or a list"
+            )
+        if found != batch:
+            raise ValueError(f"{key!r} has {found} rows, 'input_ids' {batch}; expected as many")
+
+
+def _check_contents(trajectory: Trajectory) -> None:
+    attended = trajectory["attention_mask"]
+    if (attended[:, 1:] & ~attended[:, :-1]).any():
+        raise ValueError("'attention_mask' has tokens behind padding; expected padding on the right alone")
+    if not attended[:, 0].all():
+        raise ValueError("'attention_mask' has a row without a token; expected at least one in each")
+    loss = trajectory["loss_mask"]
+    if not ((loss >= 0) & (loss <= 1)).all():
+        raise ValueError("'loss_mask' has values outside of 0 to 1")
+    if (loss.bool() & ~attended).any():
+        raise ValueError("'loss_mask' is not 0 where 'attention_mask' is false; expected no loss on padding")
+    for key in ("logprobs", "rewards"):
+        if not trajectory[key].isfinite().all():
+            raise ValueError(f"{key!r} has values that are not finite")
+
+
+def oldest_version(trajectory: Trajectory) -> int | None:
+    """The oldest version of the weights that wrote any of it; None where it does not say."""
+    versions = trajectory.get("versions")
+    if versions is None:
+        return None
+    written = versions[versions > NOT_WRITTEN]
+    return int(written.min()) if written.numel() else None

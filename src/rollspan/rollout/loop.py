@@ -1,0 +1,72 @@
+"""An event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .errors import RolloutError
+
+_T = TypeVar("_T")
+
+
+class LoopThread:
+    """Begins with the object, ends with `stop`; a daemon, so that it never keeps a program from exiting."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = _new_event_loop()
+        # Empty: what is current where somebody submits is not so in the rollouts, which outlive it.
+        self._context = contextvars.Context()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have the loop call it, in an empty context. Nothing where the loop has ended."""
+        if not self._loop.is_closed():
+            try:
+                self._loop.call_soon_threadsafe(function, *arguments, context=self._context)
+            except RuntimeError:  # closed meanwhile
+                return
+
+    def run(self, coroutine: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
+        """Run it on the loop and wait for what it gives. Raises what it raises, and TimeoutError."""
+        if self.is_current():
+            coroutine.close()
+            raise RolloutError("this would wait for itself: inside of the executor's event loop, await it")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def is_current(self) -> bool:
+        """Whether the caller runs in the loop's thread."""
+        return threading.get_ident() == self._thread.ident
+
+    def stop(self, timeout: float) -> bool:
+        """End the loop; whether it ended in `timeout` seconds."""
+        self.soon(self._loop.stop)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -1,0 +1,270 @@
+"""Where accepted trajectories wait for the trainer, none of them too old for the weights that are trained on."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from .errors import RolloutError
+from .staleness import StalenessManager
+from .submissions import Submission
+
+logger = logging.getLogger("rollspan.rollout")
+
+_SAID_AFTER: Final = 60.0
+"""Seconds after which who waits is told what may hold it up."""
+
+
+class Ready:
+    """Accepted submissions, and what is still to come. Safe from any thread.
+
+    Version and consumption change under one lock: whatever is in here may be trained on now, and what is taken was so
+    at that moment.
+    """
+
+    def __init__(self, staleness: StalenessManager) -> None:
+        self._staleness = staleness
+        self._changed = threading.Condition()
+        self._done: dict[int, Submission] = {}
+        self._order: list[int] = []  # a heap of the numbers of those that anybody may have
+        self._coming: dict[int, Submission] = {}
+        self._open = 0  # of those that are coming, the ones that anybody may have
+        self._wanted: list[int] = []  # by those who wait
+        self._hungry: list[Callable[[], bool]] = []  # of those who feed: whether there is room
+        self._said = False
+        self._failure: RolloutError | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    # What comes.
+
+    def expect(self, submission: Submission) -> None:
+        """One is under way."""
+        with self._changed:
+            self._coming[submission.number] = submission
+            self._open += not submission.reserved
+
+    def put(self, submission: Submission) -> None:
+        """One is over: accepted where it has a trajectory."""
+        reason = None
+        with self._changed:
+            if self._coming.pop(submission.number, None) is None:
+                return
+            self._open -= not submission.reserved
+            if submission.trajectory is not None:
+                if submission.unwanted:
+                    reason = "cancelled"
+                elif self._is_stale(submission):
+                    reason = "stale_weight"
+                else:
+                    self._done[submission.number] = submission
+                    if not submission.reserved:
+                        heapq.heappush(self._order, submission.number)
+            # Who waits for ten need not look at each of them; but when there is nothing left to wait for.
+            if self._wanted and (
+                submission.reserved or len(self._order) >= min(self._wanted) or not self._open
+            ):
+                self._changed.notify_all()
+        if reason is not None:
+            self._discard(submission, reason)
+
+    def fail(self, failure: RolloutError) -> None:
+        """Whoever waits next, or now, is told."""
+        with self._changed:
+            self._failure = failure
+            self._changed.notify_all()
+
+    def look_for_food(self) -> None:
+        """Room has come about: whoever feeds is told."""
+        if self._hungry:
+            with self._changed:
+                if any(hungry() for hungry in self._hungry):
+                    self._changed.notify_all()
+
+    def poke(self) -> None:
+        """Whoever waits looks again whether it is to stop."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def set_version(self, version: int) -> None:
+        """The weights are others now: what is too old for them is thrown away."""
+        with self._changed:
+            self._staleness.set_version(version)
+            stale = [s for s in self._done.values() if self._is_stale(s)]
+            for submission in stale:
+                del self._done[submission.number]
+            if stale:
+                self._order = [number for number in self._order if number in self._done]
+                heapq.heapify(self._order)
+                self._changed.notify_all()
+        for submission in stale:
+            self._discard(submission, "stale_weight")
+
+    def _is_stale(self, submission: Submission) -> bool:
+        oldest = submission.oldest
+        return submission.bounded and oldest is not None and self._staleness.is_stale(oldest)
+
+    def _discard(self, submission: Submission, reason: str) -> None:
+        self._staleness.on_rollout_discarded(bounded=submission.bounded)
+        submission.drop(reason, self._staleness.get_stats())
+
+    # What is taken.
+
+    def take(
+        self, count: int, timeout: float | None, stop: threading.Event | None = None
+    ) -> list[Submission]:
+        """The `count` oldest, once there are so many.
+
+        Raises TimeoutError after `timeout` seconds; RolloutError where no more can come, when rollouts fail, and when
+        closed. All stay where they are then. Gives none once `stop` is set and somebody pokes.
+        """
+        deadline = _in(timeout)
+        with self._changed:
+            self._wanted.append(count)
+            try:
+                while len(self._order) < count:
+                    if stop is not None and stop.is_set():
+                        return []
+                    self._raise_failure()
+                    if not self._open:
+                        raise RolloutError(
+                            f"{len(self._order)} trajectories are ready, {count} were asked for, and no rollout is "
+                            "under way that could give one more: the others were rejected, failed or dropped"
+                        )
+                    self._wait(deadline, f"{count} trajectories, of which {len(self._order)} are ready")
+            finally:
+                self._wanted.remove(count)
+            return self._pop_oldest(count)
+
+    def take_at_once(self, count: int, *, at_end: bool) -> list[Submission] | None:
+        """The `count` oldest, or None where there are fewer; with `at_end` those few where no more can come."""
+        with self._changed:
+            self._raise_failure()
+            if len(self._order) < count and not (at_end and not self._open):
+                return None
+            return self._pop_oldest(min(count, len(self._order)))
+
+    def wait_for_more(
+        self,
+        count: int,
+        timeout: float | None,
+        hungry: Callable[[], bool],
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Wait until there are `count`, or none are coming, or there is room to feed. Raises as `take`."""
+        deadline = _in(timeout)
+        with self._changed:
+            self._wanted.append(count)
+            self._hungry.append(hungry)
+            try:
+                while len(self._order) < count and self._open and not hungry():
+                    if stop is not None and stop.is_set():
+                        return
+                    self._raise_failure()
+                    self._wait(deadline, f"{count} trajectories, of which {len(self._order)} are ready")
+            finally:
+                self._wanted.remove(count)
+                self._hungry.remove(hungry)
+
+    def take_number(
+        self, number: int, timeout: float | None, stop: threading.Event | None = None
+    ) -> Submission | None:
+        """That very one, once it is over; None where it came to nothing, or was taken before. Raises as `take`."""
+        deadline = _in(timeout)
+        with self._changed:
+            self._wanted.append(0)  # whatever comes, look
+            try:
+                while number in self._coming:
+                    if stop is not None and stop.is_set():
+                        return None
+                    self._raise_failure()
+                    self._wait(deadline, f"rollout {number}, which is not over")
+            finally:
+                self._wanted.remove(0)
+            submission = self._done.get(number)
+            if submission is None:
+                return None
+            if not submission.reserved:
+                self._order.remove(number)
+                heapq.heapify(self._order)
+            return self._pop(number)
+
+    def put_back(self, submissions: list[Submission]) -> None:
+        """Nobody came for these after all."""
+        for submission in submissions:
+            with self._changed:
+                self._staleness.on_rollout_returned(bounded=submission.bounded)
+                self._coming[submission.number] = submission
+                self._open += not submission.reserved
+            self._staleness.on_rollout_accepted()
+            self.put(submission)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Nobody will come for these: what comes of them is thrown away."""
+        with self._changed:
+            arrived = [self._done.pop(number) for number in numbers if number in self._done]
+            for number in numbers:
+                if number in self._coming:
+                    self._coming[number].unwanted = True
+        for submission in arrived:
+            self._discard(submission, "cancelled")
+
+    def _pop_oldest(self, count: int) -> list[Submission]:
+        return [self._pop(heapq.heappop(self._order)) for _ in range(count)]
+
+    def _pop(self, number: int) -> Submission:
+        submission = self._done.pop(number)
+        self._staleness.on_rollout_consumed(bounded=submission.bounded)
+        return submission
+
+    def _wait(self, deadline: float | None, what: str) -> None:
+        left = math.inf if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"waited in vain for {what}; {len(self._coming)} rollouts are under way")
+        if not self._changed.wait(min(left, _SAID_AFTER)) and left > _SAID_AFTER:
+            self._say_what_holds_it_up(what)
+
+    def _say_what_holds_it_up(self, what: str) -> None:
+        stats = self._staleness.get_stats()
+        if not self._said and not stats.running and stats.enqueued:
+            self._said = True
+            logger.warning(
+                "waiting for %s: %d rollouts wait and none runs. Either the executor is paused, or as many as "
+                "max_staleness and consumer_batch_size allow are ahead, and set_version() has to be called first",
+                what,
+                stats.enqueued,
+            )
+
+    def _raise_failure(self) -> None:
+        if self._closed:
+            raise RolloutError("this executor is closed: no rollout comes any more")
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def in_flight(self) -> list[Submission]:
+        """Those that are coming or wait, in the order of their submission."""
+        with self._changed:
+            return [s for _, s in sorted({**self._coming, **self._done}.items())]
+
+    def close(self) -> list[Submission]:
+        """Whoever waits is told; gives those that were not taken."""
+        with self._changed:
+            self._closed = True
+            left = list(self._done.values())
+            self._done.clear()
+            self._order.clear()
+            self._coming.clear()
+            self._changed.notify_all()
+            return left
+
+
+def _in(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout

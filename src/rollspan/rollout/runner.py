@@ -1,0 +1,230 @@
+"""Runs rollouts on the event loop, each to its verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from .engine import InferenceEngine
+from .errors import RolloutError
+from .ready import Ready
+from .staleness import StalenessManager
+from .submissions import Submission
+from .trajectories import check, concat_padded, oldest_version
+
+logger = logging.getLogger("rollspan.rollout")
+
+
+class _Sample:
+    """One rollout that runs."""
+
+    __slots__ = ("index", "submission", "timed_out", "timer", "version")
+
+    def __init__(self, submission: Submission, index: int, version: int) -> None:
+        self.submission = submission
+        self.index = index
+        self.version = version  # when it began
+        self.timer: asyncio.TimerHandle | None = None
+        self.timed_out = False
+
+
+class Runner:
+    """Everything here happens on the event loop."""
+
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        staleness: StalenessManager,
+        ready: Ready,
+        on_over: Callable[[], None],
+        *,
+        rollout_timeout: float | None,
+        min_group_size: int | None,
+        check_trajectory_format: bool,
+        max_consecutive_failures: int | None,
+    ) -> None:
+        self._engine = engine
+        self._staleness = staleness
+        self._ready = ready
+        self._on_over = on_over
+        self._timeout = rollout_timeout
+        self._min_group_size = min_group_size
+        self._check = check_trajectory_format
+        self._most_failures = max_consecutive_failures
+        self._failures = 0
+        self._said: set[type[BaseException]] = set()
+        self._running: dict[asyncio.Task[Any], _Sample] = {}
+
+    def start(self, submission: Submission) -> None:
+        """Begin to run it; whoever waits for it is told by `Ready`."""
+        self._staleness.on_rollout_submitted()
+        loop = asyncio.get_running_loop()
+        version = self._staleness.get_version()
+        for index in range(len(submission.sessions)):
+            sample = _Sample(submission, index, version)
+            task = loop.create_task(self._execute(submission, index))
+            self._running[task] = sample
+            if self._timeout is not None:
+                sample.timer = loop.call_later(self._timeout, partial(_time_out, sample, task))
+            task.add_done_callback(self._over)
+
+    async def _execute(self, submission: Submission, index: int) -> Any:
+        try:
+            with submission.sessions[index].execution():
+                return await submission.workflow.arun_episode(self._engine, submission.task(index))
+        except (KeyboardInterrupt, SystemExit) as error:  # which would end the loop
+            raise RolloutError(f"the workflow raised {type(error).__name__}") from error
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        """One rollout has ended, or was cancelled before it began: its own end, and that of its group."""
+        sample = self._running.pop(task)
+        submission, index = sample.submission, sample.index
+        if sample.timer is not None:
+            sample.timer.cancel()
+        session = submission.sessions[index]
+        if sample.timed_out:
+            session.mark_dropped("timeout", stats=self._staleness.get_stats())
+            self._failed(TimeoutError(f"a rollout took more than {self._timeout} s"), submission)
+        elif task.cancelled():
+            session.mark_dropped("cancelled", stats=self._staleness.get_stats())
+        else:
+            error = task.exception()
+            row = None
+            if error is None:
+                try:
+                    row = self._checked(sample, task.result())
+                except Exception as wrong:  # noqa: BLE001 - what a workflow returns may be anything
+                    error = wrong
+            if error is not None:
+                session.mark_failed(error, stats=self._staleness.get_stats())
+                self._failed(error, submission)
+            elif row is None:
+                self._failures = 0
+                session.mark_rejected("workflow_returned_none", stats=self._staleness.get_stats())
+            submission.rows[index] = row
+        submission.left -= 1
+        if not submission.left:
+            self._judge(submission)
+
+    def _checked(self, sample: _Sample, row: Any) -> Any:
+        if row is None:
+            return None
+        if self._check:
+            check(row, rows=None)
+        oldest = oldest_version(row)
+        if oldest is None:
+            oldest = sample.version
+        known = sample.submission.oldest
+        sample.submission.oldest = oldest if known is None else min(known, oldest)
+        return row
+
+    def _judge(self, submission: Submission) -> None:
+        """All of its rollouts are over: the verdict on the good ones."""
+        good = [index for index, row in enumerate(submission.rows) if row is not None]
+        accepted = False
+        if good:
+            rows = [submission.rows[index] for index in good]
+            needed = self._min_group_size or len(submission.rows)
+            if len(good) < min(needed, len(submission.rows)):
+                self._give(submission, good, "group_filtered")
+            else:
+                accepted = self._accept(submission, good, rows)
+        if accepted:
+            self._staleness.on_rollout_accepted()
+            self._give(submission, good, None)
+        else:
+            submission.rows = [None] * len(submission.rows)
+            self._staleness.on_rollout_rejected(bounded=submission.bounded)
+        self._ready.put(submission)
+        self._on_over()
+
+    def _accept(self, submission: Submission, good: list[int], rows: list[Any]) -> bool:
+        """Whether the group is trained on; where it is not its rollouts have their verdict."""
+        try:
+            trajectory = rows[0] if len(rows) == 1 else concat_padded(rows)
+            should_accept = submission.should_accept_fn
+            accepted = should_accept is None or bool(should_accept(trajectory))
+        except Exception as error:  # noqa: BLE001 - whatever a user's function raises
+            for index in good:
+                submission.sessions[index].mark_failed(error, stats=self._staleness.get_stats())
+            self._failed(error, submission)
+            return False
+        self._failures = 0
+        if not accepted:
+            for index in good:
+                submission.sessions[index].mark_rejected(
+                    stats=self._staleness.get_stats(), reward=_reward(submission.rows[index])
+                )
+            return False
+        submission.trajectory = trajectory
+        return True
+
+    def _give(self, submission: Submission, good: list[int], reason: str | None) -> None:
+        """Mark rollouts as accepted, and with a reason as thrown away after that."""
+        stats = self._staleness.get_stats()
+        for index in good:
+            session = submission.sessions[index]
+            session.mark_accepted(stats=stats, reward=_reward(submission.rows[index]))
+            if reason is not None:
+                session.mark_dropped(reason, stats=stats)
+
+    def _failed(self, error: BaseException, submission: Submission) -> None:
+        self._failures += 1
+        if type(error) not in self._said:
+            self._said.add(type(error))
+            # What it says may be a prompt: whoever is told of the failures gets it as the cause.
+            logger.warning(
+                "a rollout of %s failed with %s; further ones of this kind are not logged",
+                type(submission.workflow).__name__,
+                type(error).__name__,
+            )
+        if self._most_failures is not None and self._failures >= self._most_failures:
+            failure = RolloutError(
+                f"{self._failures} rollouts in a row have failed, the last one of {type(submission.workflow).__name__} "
+                f"with {type(error).__name__}; max_consecutive_failures says how many may"
+            )
+            failure.__cause__ = error
+            self._failures = 0
+            self._ready.fail(failure)
+
+    def give_up(self, submission: Submission) -> None:
+        """It was handed over, and will not run."""
+        self._staleness.on_rollout_submitted()
+        submission.drop("cancelled", self._staleness.get_stats())
+        self._staleness.on_rollout_rejected(bounded=submission.bounded)
+        self._ready.put(submission)
+
+    async def cancel(self, timeout: float) -> None:
+        """Cancel what runs, and wait until it has ended; what does not in `timeout` seconds is left behind."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+            await asyncio.sleep(0)  # their callbacks
+        for sample in self._running.values():
+            sample.submission.drop("cancelled", self._staleness.get_stats())
+        if self._running:
+            logger.warning(
+                "%d rollouts go on although they were cancelled: they are left behind", len(self._running)
+            )
+
+
+def _time_out(sample: _Sample, task: asyncio.Task[Any]) -> None:
+    sample.timed_out = True
+    task.cancel()
+
+
+_REWARDS: Final = "rewards"
+
+
+def _reward(row: Any) -> float | None:
+    """The reward of a rollout, the mean where it has several rows; None where it has none."""
+    try:
+        rewards = row[_REWARDS]
+        return float(rewards if rewards.numel() == 1 else rewards.float().mean())
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return None

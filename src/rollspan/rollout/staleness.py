@@ -1,0 +1,156 @@
+"""How many rollouts may be under way, and how old a trajectory may be that is trained on."""
+
+from __future__ import annotations
+
+import threading
+
+from rollspan import RolloutStats
+
+
+class StalenessManager:
+    """Counts rollouts, and says how many more may begin. Safe from any thread.
+
+    A rollout is what one submission asked for: one session, or a group of them. While `max_staleness` bounds how far
+    rollouts run ahead, at most `(max_staleness + 1) * consumer_batch_size` are under way or wait for the trainer, those
+    included that it has consumed under the present version: whoever begins last is then consumed at most `max_staleness`
+    versions later, by a trainer that takes `consumer_batch_size` a version. This is AReaL's rule, for any number that
+    the trainer takes. Raises ValueError for bounds that make no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_concurrent_rollouts: int,
+        consumer_batch_size: int = 1,
+        max_staleness: int | None = None,
+        version: int = 0,
+    ) -> None:
+        for name, value, least in (
+            ("max_concurrent_rollouts", max_concurrent_rollouts, 1),
+            ("consumer_batch_size", consumer_batch_size, 1),
+            ("max_staleness", 0 if max_staleness is None else max_staleness, 0),
+        ):
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        self.max_concurrent_rollouts = max_concurrent_rollouts
+        self.consumer_batch_size = consumer_batch_size
+        self.max_staleness = max_staleness
+        self._lock = threading.Lock()
+        self._version = version
+        self._enqueued = self._admitted = self._running = self._accepted = self._rejected = 0
+        self._ahead = 0
+        """Under way or waiting for the trainer, of those that `max_staleness` bounds."""
+        self._consumed = 0
+        """Of these, consumed under the present version."""
+
+    def get_version(self) -> int:
+        """The version of the weights that is trained on now."""
+        return self._version
+
+    def set_version(self, version: int) -> None:
+        """The weights are others now. Versions only grow: raises ValueError for an older one."""
+        with self._lock:
+            if type(version) is not int or version < self._version:
+                raise ValueError(
+                    f"version is {version!r}; expected a whole number of at least {self._version}, the present one"
+                )
+            if version > self._version:
+                self._version = version
+                self._consumed = 0
+
+    def is_stale(self, oldest: int) -> bool:
+        """Whether a trajectory whose oldest token was written under version `oldest` is too old to be trained on."""
+        return self.max_staleness is not None and self._version - oldest > self.max_staleness
+
+    def get_pending_limit(self) -> int:
+        """How many rollouts may be ahead of the trainer; without `max_staleness` twice a batch and all that can run."""
+        if self.max_staleness is None:
+            return 2 * self.consumer_batch_size + self.max_concurrent_rollouts
+        return (self.max_staleness + 1) * self.consumer_batch_size
+
+    def get_capacity(self) -> int:
+        """How many rollouts may begin now; below 0 where too many are under way."""
+        with self._lock:
+            free = self.max_concurrent_rollouts - self._running
+            return free if self.max_staleness is None else min(free, self._may_be_ahead())
+
+    def may_be_further_ahead(self) -> bool:
+        """Whether `max_staleness` lets one more begin."""
+        with self._lock:
+            return self.max_staleness is None or self._may_be_ahead() > 0
+
+    def may_run(self) -> bool:
+        """Whether one more may run."""
+        return self._running < self.max_concurrent_rollouts
+
+    def _may_be_ahead(self) -> int:
+        return self.get_pending_limit() - self._ahead - self._consumed
+
+    def get_stats(self) -> RolloutStats:
+        """Rollouts by what they do; `enqueued` are those that wait to run."""
+        with self._lock:
+            return RolloutStats(
+                accepted=self._accepted,
+                enqueued=self._enqueued + self._admitted,
+                rejected=self._rejected,
+                running=self._running,
+            )
+
+    def on_rollout_enqueued(self) -> None:
+        """One was submitted."""
+        with self._lock:
+            self._enqueued += 1
+
+    def on_rollout_dequeued(self) -> None:
+        """One that was submitted is cancelled before it was handed over."""
+        with self._lock:
+            self._enqueued -= 1
+
+    def on_rollout_admitted(self, *, bounded: bool = True) -> None:
+        """One was handed to the runner; `bounded`: it counts for `max_staleness`."""
+        with self._lock:
+            self._enqueued -= 1
+            self._admitted += 1
+            self._ahead += bounded
+
+    def on_rollout_submitted(self) -> None:
+        """One begins to run (AReaL's word)."""
+        with self._lock:
+            self._admitted -= 1
+            self._running += 1
+
+    def on_rollout_accepted(self) -> None:
+        """One that ran is good, and waits for the trainer."""
+        with self._lock:
+            self._running -= 1
+            self._accepted += 1
+
+    def on_rollout_rejected(self, *, bounded: bool = True) -> None:
+        """One that ran gives nothing to train on."""
+        with self._lock:
+            self._running -= 1
+            self._rejected += 1
+            self._ahead -= bounded
+
+    def on_rollout_consumed(self, *, bounded: bool = True) -> None:
+        """The trainer has taken one that was accepted."""
+        if bounded:
+            with self._lock:
+                self._ahead -= 1
+                self._consumed += 1
+
+    def on_rollout_returned(self, *, bounded: bool = True) -> None:
+        """One that was consumed is given back; as if it ran again, until it is accepted."""
+        with self._lock:
+            self._accepted -= 1
+            self._running += 1
+            if bounded:
+                self._ahead += 1
+                self._consumed = max(self._consumed - 1, 0)
+
+    def on_rollout_discarded(self, *, bounded: bool = True) -> None:
+        """One that was accepted is thrown away."""
+        with self._lock:
+            self._accepted -= 1
+            self._rejected += 1
+            self._ahead -= bounded
