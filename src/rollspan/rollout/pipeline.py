@@ -171,6 +171,7 @@ class Pipeline:
             if self._closed or os.getpid() != self._process:
                 return
             self._closed = True
+            self.ready.close()
             for submission in self.intake.close():
                 self._lost(submission, "cancelled")
             try:
@@ -179,7 +180,7 @@ class Pipeline:
                 logger.warning("the event loop of the rollouts does not answer: it is left behind")
             except Exception as error:  # noqa: BLE001 - an engine that cannot even be closed
                 logger.warning("closing the engine failed with %s", type(error).__name__)
-            for submission in self.ready.close():
+            for submission in self.ready.clear():
                 submission.abort()
             self._loop.stop(timeout)
 

@@ -39,6 +39,8 @@ class Ready:
         self._said = False
         self._failure: RolloutError | None = None
         self._closed = False
+        self.last_error: BaseException | None = None
+        """What a rollout failed with last."""
 
     def __len__(self) -> int:
         return len(self._order)
@@ -137,7 +139,7 @@ class Ready:
                         raise RolloutError(
                             f"{len(self._order)} trajectories are ready, {count} were asked for, and no rollout is "
                             "under way that could give one more: the others were rejected, failed or dropped"
-                        )
+                        ) from self.last_error
                     self._wait(deadline, f"{count} trajectories, of which {len(self._order)} are ready")
             finally:
                 self._wanted.remove(count)
@@ -254,15 +256,19 @@ class Ready:
         with self._changed:
             return [s for _, s in sorted({**self._coming, **self._done}.items())]
 
-    def close(self) -> list[Submission]:
-        """Whoever waits is told; gives those that were not taken."""
+    def close(self) -> None:
+        """Whoever waits, or comes, is told."""
         with self._changed:
             self._closed = True
+            self._changed.notify_all()
+
+    def clear(self) -> list[Submission]:
+        """Take out what nobody took."""
+        with self._changed:
             left = list(self._done.values())
             self._done.clear()
             self._order.clear()
             self._coming.clear()
-            self._changed.notify_all()
             return left
 
 

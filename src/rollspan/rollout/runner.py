@@ -56,6 +56,7 @@ class Runner:
         self._most_failures = max_consecutive_failures
         self._failures = 0
         self._said: set[type[BaseException]] = set()
+        self._said_behind = False
         self._running: dict[asyncio.Task[Any], _Sample] = {}
 
     def start(self, submission: Submission) -> None:
@@ -117,6 +118,14 @@ class Runner:
         oldest = oldest_version(row)
         if oldest is None:
             oldest = sample.version
+        elif oldest < sample.version and not self._said_behind:
+            self._said_behind = True
+            logger.warning(
+                "a rollout that began under version %d has tokens of version %d: the engine does not have the weights "
+                "that set_version() told of",
+                sample.version,
+                oldest,
+            )
         known = sample.submission.oldest
         sample.submission.oldest = oldest if known is None else min(known, oldest)
         return row
@@ -173,6 +182,7 @@ class Runner:
 
     def _failed(self, error: BaseException, submission: Submission) -> None:
         self._failures += 1
+        self._ready.last_error = error
         if type(error) not in self._said:
             self._said.add(type(error))
             # What it says may be a prompt: whoever is told of the failures gets it as the cause.
