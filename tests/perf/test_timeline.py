@@ -281,6 +281,9 @@ def test_steps_choose_a_part(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == "rollspan timeline: no step from 7 to 9; there are 0 to 4.\n"
     assert timeline(tmp_path, "--steps", "a").exit_code == 2
+    turned = timeline(tmp_path, "--steps", "5-3")
+    assert turned.exit_code == 2
+    assert "--steps 5-3: expected the lower number first, as in 3-5." in turned.stderr
 
 
 def test_the_latest_run_is_shown(tmp_path: Path) -> None:

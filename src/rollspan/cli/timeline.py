@@ -92,7 +92,10 @@ def _numbers(steps: str) -> tuple[int, int]:
     match = _STEPS.fullmatch(steps.strip())
     if match is None:
         raise click.UsageError(f"--steps {steps}: expected a step's number or two, as in 12 or 12-15.")
-    return int(match[1]), int(match[2] or match[1])
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise click.UsageError(f"--steps {steps}: expected the lower number first, as in {last}-{first}.")
+    return first, last
 
 
 def _choose(context: click.Context, survey: Survey, run_id: str | None) -> None:
