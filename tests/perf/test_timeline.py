@@ -370,6 +370,16 @@ def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "perf-r0.json").read_bytes() == before
 
 
+def test_the_file_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what it is made of is, whatever the umask, unless ROLLSPAN_FILE_MODE says otherwise."""
+    write_perf(tmp_path / "perf-r0.json", a_process(), [a_scope("x", 0, 1, 1)])
+    assert timeline(tmp_path).exit_code == 0
+    assert stat.S_IMODE((tmp_path / "timeline.json.gz").stat().st_mode) == 0o600
+    monkeypatch.setenv("ROLLSPAN_FILE_MODE", "0640")
+    assert timeline(tmp_path, "-o", tmp_path / "t.json").exit_code == 0
+    assert stat.S_IMODE((tmp_path / "t.json").stat().st_mode) == 0o640
+
+
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     """Nothing to show exits 1 and names what was expected; a folder that is not there is wrong use."""
     result = timeline(tmp_path)

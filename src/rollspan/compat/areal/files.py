@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from rollspan import exporters, health, switch
+from rollspan.config import Settings
 from rollspan.exporters.base import Delivered, Result, Retry
 from rollspan.exporters.lockedfile import HeldByAnotherError, LockedFile
 from rollspan.exporters.ownfile import NO_LOCKS
@@ -72,7 +73,6 @@ class Output:
         if not data:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()  # with the permissions that any file of this process has
         file = self._locked(time.monotonic() + patience)
         try:
             file.append(data)
@@ -82,7 +82,7 @@ class Output:
     def _locked(self, until: float) -> LockedFile:
         while True:
             try:
-                return LockedFile(self.path, 0o666)
+                return LockedFile(self.path, _mode())
             except HeldByAnotherError:
                 if time.monotonic() > until:
                     raise
@@ -90,12 +90,18 @@ class Output:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                return LockedFile(self.path, 0o666, locked=False)
+                return LockedFile(self.path, _mode(), locked=False)
 
 
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 _outputs: list[Output] = []
 _registered = False
+
+
+def _mode() -> int:
+    """The permissions of a new file: those of the records."""
+    runtime = switch.runtime()
+    return Settings.file_mode if runtime is None else runtime.settings.file_mode
 
 
 def _about() -> list[dict[str, Any]]:
