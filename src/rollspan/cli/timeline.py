@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from rollspan.cli._outcomes import settings_for
+from rollspan.cli._outcomes import settings_for, still_written, undelivered
 from rollspan.cli._output import raw_output
 from rollspan.perf.survey import Survey, Window
 from rollspan.perf.timeline import Contents, write_timeline
@@ -62,8 +62,9 @@ def command(
         )
     problems: list[str] = []
     survey = Survey(folder, problems)
-    for problem in shortened(problems):
-        _tell(problem)
+    for said in [*shortened(problems), undelivered(folder), still_written(folder)]:
+        if said:
+            _tell(said)
     if survey.is_empty:
         _tell(
             f"nothing found in {directory}; expected files named perf-r*.json, profile-r*.json or sessions-r*.jsonl "
