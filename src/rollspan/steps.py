@@ -30,9 +30,10 @@ class Step(Work):
         if type(self.number) is not int:
             health.warn_once(
                 f"api.step_number.{type(number).__name__}",
-                "rollspan: step(%r): expected an int, such as 12; sessions name this one, but neither the timeline "
-                "nor ROLLSPAN_PROFILE_STEPS takes it for a step",
+                "rollspan: step(%r), of type %s: expected an int, such as 12; sessions name this one, but neither the "
+                "timeline nor ROLLSPAN_PROFILE_STEPS takes it for a step",
                 self.number,
+                type(number).__name__,
             )
         self._counts: dict[str, int] = {}
         super().__init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import rollspan
@@ -29,12 +31,12 @@ def test_wrong_use_is_told(rec: Recording, caplog: pytest.LogCaptureFixture) -> 
     misc = "a text, such as 'compute' or 'io'; `misc` is used"
     left_out = "a mapping, such as {'tokens': 3}; left out"
     assert [record.getMessage().removeprefix("rollspan: ") for record in caplog.records] == [
-        f"a timed scope has category=7: expected {misc}",
-        f"a timed scope has category=['io']: expected {misc}",
-        f"a timed scope has args='ab': expected {left_out}",
-        f"a timed scope has args='<truthless>': expected {left_out}",
-        "a timed scope has args={'global_step': '3'}: expected an int, such as 12; no step begins",
-        "step('three'): expected an int, such as 12; sessions name this one, but neither the timeline nor "
+        f"a timed scope has category=7 (int): expected {misc}",
+        f"a timed scope has category=['io'] (list): expected {misc}",
+        f"a timed scope has args='ab' (str): expected {left_out}",
+        f"a timed scope has args='<truthless>' (Truthless): expected {left_out}",
+        "a timed scope has args={'global_step': '3'} (str): expected an int, such as 12; no step begins",
+        "step('three'), of type str: expected an int, such as 12; sessions name this one, but neither the timeline nor "
         "ROLLSPAN_PROFILE_STEPS takes it for a step",
     ]
 
@@ -76,3 +78,12 @@ def test_a_decorator_without_its_name_is_explained() -> None:
     """Forgetting the parentheses is a TypeError that says what to write."""
     with pytest.raises(TypeError, match=r"@perf.trace_perf\('load_batch'\), not @perf.trace_perf$"):
         perf.trace_perf(print)  # type: ignore[arg-type]
+
+
+def test_what_is_entered_before_rollspan_is_turned_on_is_no_wrong_use(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A block around the whole program, in which it is turned on, was entered all the same."""
+    with perf.trace_scope("the whole program"), perf.trace_scope("in", args={"global_step": 1}), perf.step(1):
+        rollspan.configure(dir=tmp_path / "data")
+    assert caplog.records == []

@@ -82,9 +82,8 @@ class _Watched(TimedScope):
         return super().__call__(function)
 
     def __del__(self) -> None:
-        # One that is its own span was entered, and so has an owner; any other has gone through `_start`.
-        is_unused = getattr(self, "owner", self) is None and not hasattr(self, "_is_used")
-        if is_unused and switch._runtime is not None:  # noqa: SLF001 - not to be decided in a finalizer
+        is_made = hasattr(self, "_entered")  # else its name was refused
+        if is_made and not hasattr(self, "_is_used") and switch._runtime is not None:  # noqa: SLF001 - not to be decided in a finalizer
             health.warn_once(
                 "perf.not_entered",
                 "rollspan: scope %r was never entered and is not recorded: write `with perf.trace_scope(%r):`",
@@ -92,7 +91,11 @@ class _Watched(TimedScope):
                 self._said[0],
             )
 
-    def _start(self) -> RolloutSpan | None:
+    def __enter__(self) -> Any:
+        self._is_used = True
+        return super().__enter__()
+
+    def _start(self) -> RolloutSpan | None:  # which generators call without entering
         self._is_used = True
         return super()._start()
 
@@ -218,8 +221,9 @@ def _said_of(category: Any) -> dict[str, Any]:
 
 def _warn(key: str, value: Any, given: str, expected: str) -> None:
     """Once for each type of wrong value."""
-    message = f"rollspan: a timed scope has {given}: expected {expected}"
-    health.warn_once(f"{key}.{type(value).__name__}", message, clean(value, _SHOWN))
+    kind = type(value).__name__
+    message = f"rollspan: a timed scope has {given} (%s): expected {expected}"
+    health.warn_once(f"{key}.{kind}", message, clean(value, _SHOWN), kind)
 
 
 atrace_scope = trace_scope
@@ -241,7 +245,10 @@ def instant(name: str, *, category: CategoryLike = None, args: Mapping[str, Any]
 
 
 def save(step: int | None = None, *, force: bool = False) -> None:
-    """The trainer's step, of that number or whatever it is, is over; with `force` wait until it is in the file."""
+    """The trainer's step, of that number or whatever it is, is over; with `force` wait until it is in the file.
+
+    A step that is a block is over when that is left, and not before.
+    """
     try:
         here = trainer_step.current()
         if here is not None and (step is None or step == here.number):
