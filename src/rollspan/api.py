@@ -144,7 +144,7 @@ class step(Scope):  # noqa: N801
         return super().__call__(function)
 
     def __del__(self) -> None:
-        if not getattr(self, "_is_used", True) and switch._runtime is not None:  # noqa: SLF001 - a finalizer
+        if not getattr(self, "_is_used", True) and switch._runtime is not None:  # noqa: SLF001 - a finalizer decides nothing
             health.warn_once(
                 "api.step_not_entered",
                 "rollspan: step(%r) was never entered and is not recorded: write `with rollspan.step(%r):`",

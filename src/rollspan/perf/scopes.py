@@ -83,7 +83,7 @@ class _Watched(TimedScope):
 
     def __del__(self) -> None:
         is_made = hasattr(self, "_entered")  # else its name was refused
-        if is_made and not hasattr(self, "_is_used") and switch._runtime is not None:  # noqa: SLF001 - not to be decided in a finalizer
+        if is_made and not hasattr(self, "_is_used") and switch._runtime is not None:  # noqa: SLF001 - see `step`
             health.warn_once(
                 "perf.not_entered",
                 "rollspan: scope %r was never entered and is not recorded: write `with perf.trace_scope(%r):`",
