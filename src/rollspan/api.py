@@ -129,7 +129,7 @@ else:  # to name the arguments costs a good part of all that is done with them
 class step(Scope):  # noqa: N801
     """A trainer's step: its own trace, linked from the sessions submitted and consumed in it."""
 
-    __slots__ = ("_attributes", "_entered", "_number")
+    __slots__ = ("_attributes", "_entered", "_is_used", "_number")
 
     def __init__(self, number: Any, /, **attributes: Any) -> None:
         if callable(number):
@@ -137,11 +137,26 @@ class step(Scope):  # noqa: N801
         super().__init__()
         self._number = number
         self._attributes = attributes
+        self._is_used = False
+
+    def __call__(self, function: _F) -> _F:
+        self._is_used = True
+        return super().__call__(function)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_is_used", True) and switch._runtime is not None:  # noqa: SLF001 - a finalizer decides nothing
+            health.warn_once(
+                "api.step_not_entered",
+                "rollspan: step(%r) was never entered and is not recorded: write `with rollspan.step(%r):`",
+                self._number,
+                self._number,
+            )
 
     def _again(self) -> Scope:
         return step(self._number, **self._attributes)
 
     def _start(self) -> RolloutSpan | None:
+        self._is_used = True
         runtime = switch.runtime()
         if runtime is None:
             return None

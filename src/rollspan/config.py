@@ -166,20 +166,24 @@ _INSTEAD: Final = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A value that could not be used: where it stood, what was expected, what is used instead."""
+    """A value that could not be used: where it stood, what was expected, what is used instead.
+
+    Where it is the name that is wrong, the value is None: it may be a secret.
+    """
 
     variable: str
-    value: str
+    value: str | None
     expected: str
     used: str
 
     @property
     def is_lack(self) -> bool:
         """Whether nothing was given where something should be, which the program may still do by `configure`."""
-        return not self.value
+        return self.value == ""
 
     def __str__(self) -> str:
-        return f"{self.variable}={self.value!r}: expected {self.expected}; {self.used}"
+        said = self.variable if self.value is None else f"{self.variable}={self.value!r}"
+        return f"{said}: expected {self.expected}; {self.used}"
 
 
 SWITCHED_OFF: Final = Problem(
@@ -372,8 +376,7 @@ def _on_this_host(environ: Mapping[str, str]) -> float:
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:
     known = {variable for spec in VARIABLES.values() for variable in spec.environment} | INTERNAL
     return [
-        # Its value is not what is wrong, and may be a secret.
-        Problem(name, "...", f"the name of a setting{_guess(name, known - INTERNAL)}", "ignored")
+        Problem(name, None, f"the name of a setting{_guess(name, known - INTERNAL)}", "ignored")
         for name in sorted(environ)
         if name.startswith("ROLLSPAN_") and name not in known
     ]

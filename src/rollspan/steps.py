@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import semconv, threads
+from . import health, semconv, threads
 from .attributes import clean
 from .work import Work
 
@@ -27,6 +27,14 @@ class Step(Work):
         self, runtime: Machinery, number: Any, attributes: dict[str, Any], tracer: Tracer | None
     ) -> None:
         self.number = clean(number)
+        if type(self.number) is not int:
+            health.warn_once(
+                f"api.step_number.{type(number).__name__}",
+                "rollspan: step(%r), of type %s: expected an int, such as 12; sessions name this one, but neither the "
+                "timeline nor ROLLSPAN_PROFILE_STEPS takes it for a step",
+                self.number,
+                type(number).__name__,
+            )
         self._counts: dict[str, int] = {}
         super().__init__(
             runtime, tracer, {semconv.STEP: self.number, **threads.here.about}, attributes, runtime.steps

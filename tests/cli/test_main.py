@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,3 +94,54 @@ def test_ctrl_c_leaves_with_130_and_no_traceback() -> None:
         _, errors = child.communicate(timeout=30)
     assert child.returncode == 130
     assert "Traceback" not in errors
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step with some rollouts."""
+    folder = tmp_path_factory.mktemp("run") / "data"
+    code = (
+        "import rollspan\n"
+        "with rollspan.step(1):\n"
+        "    for number in range(3):\n"
+        "        with rollspan.session(task_id=number): pass"
+    )
+    environment = os.environ | {"ROLLSPAN_ENABLED": "1", "ROLLSPAN_DIR": str(folder)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    return folder
+
+
+WRITING = [
+    "show",
+    "show --json",
+    "show --json --slowest 2",
+    "timeline",
+    "timeline -o -",
+    "recover",
+    "version",
+]
+
+
+@pytest.mark.parametrize("arguments", WRITING)
+def test_an_output_that_takes_no_more_is_no_traceback(arguments: str, data: Path) -> None:
+    """On a full disk one line and exit code 1; without a reader, or with no standard output at all, no word and 0."""
+    command, *options = arguments.split()
+    words = [
+        sys.executable,
+        "-m",
+        "rollspan",
+        command,
+        *options,
+        *([str(data)] if command != "version" else []),
+    ]
+    for redirection, code, said in (
+        (">/dev/full", 1, "No space left on device"),
+        (">&-", 0, ""),
+        ("| true", 0, ""),
+    ):
+        script = f"set -o pipefail; (sleep 0.3; exec {shlex.join(words)}) {redirection}"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert done.stderr.count("\n") <= 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

@@ -235,10 +235,17 @@ def test_what_is_to_be_recovered_is_hinted_at(tmp_path: Path, above: bool) -> No
     assert show(data, "--all-runs").stderr == ""
 
 
-def test_open_of_the_folder_above_names_the_runs_below(tmp_path: Path) -> None:
-    """Somebody who is one folder too high is not told that nothing is open."""
-    run(LEFT_OPEN, tmp_path / "data")
-    result = show(tmp_path, "--open")
-    assert result.exit_code == 1
-    assert f"{tmp_path} is no run's folder. Below it are: {tmp_path / 'data'}" in result.stderr
-    assert "no rollout is open" not in result.stderr
+@pytest.mark.parametrize("above", [1, 2, 5])
+def test_the_runs_below_are_named(tmp_path: Path, above: int) -> None:
+    """Somebody who is some folders too high is not told that nothing is open, or that there is nothing to recover."""
+    data = tmp_path.joinpath(*"abcde"[:above])
+    run(LEFT_OPEN, data)
+    (tmp_path / "session_tracer").mkdir()
+    (tmp_path / "session_tracer/sessions-r0.jsonl").touch()  # not ours
+    opened = show(tmp_path, "--open")
+    recovered = CliRunner().invoke(main, ["recover", str(tmp_path)])
+    assert (opened.exit_code, recovered.exit_code) == (1, 2)
+    for result in (opened, recovered):
+        assert f"{tmp_path} is no run's folder. Below it are: {data}\n" in result.stderr
+        assert "Nothing to recover" not in result.output
+        assert "no rollout is open" not in result.output

@@ -391,18 +391,21 @@ def test_it_may_come_when_rollspan_works_already(tmp_path: Path) -> None:
     assert "without a tracer" in (tmp_path / "two/perf-r0.json").read_text()
 
 
-def test_files_have_the_permissions_that_files_have(tmp_path: Path) -> None:
-    """As AReaL's: the umask decides, and others may be meant to read them."""
-    before = os.umask(0o027)
-    try:
-        perf_tracer.configure(config(tmp_path), rank=0)
-        with perf_tracer.trace_scope("x"):
-            pass
-        perf_tracer.save(force=True)
-    finally:
-        os.umask(before)
-    assert (trial(tmp_path) / "perf_tracer/traces-r0.jsonl").stat().st_mode & 0o777 == 0o640
-    assert [path.name for path in (trial(tmp_path) / "perf_tracer").iterdir()] == ["traces-r0.jsonl"]
+@pytest.mark.parametrize("mode", [None, 0o640])
+def test_files_are_their_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int | None
+) -> None:
+    """As the records, whatever the umask, unless ROLLSPAN_FILE_MODE says otherwise."""
+    if mode is not None:
+        monkeypatch.setenv("ROLLSPAN_FILE_MODE", f"{mode:o}")
+    perf_tracer.configure(config(tmp_path), rank=0)
+    with perf_tracer.trace_scope("x"):
+        perf_tracer.trace_session_event("mark_finalized", session_id=perf_tracer.register_session(1))
+    perf_tracer.save(force=True)
+    for name in ("perf_tracer/traces-r0.jsonl", "session_tracer/sessions-r0.jsonl"):
+        path = trial(tmp_path) / name
+        assert path.stat().st_mode & 0o777 == (mode or 0o600)
+        assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_forked_child_writes_under_its_own_number(

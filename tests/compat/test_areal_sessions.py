@@ -11,8 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import rollspan
+from rollspan import view
+from rollspan.cli.main import main
 from rollspan.compat.areal import perf_tracer, perf_tracer_539
 from tests.compat.configured import config, lines, sessions, trial
 
@@ -383,3 +386,22 @@ def test_539_dropped_and_by_context(tmp_path: Path, tracer_539: Any) -> None:
         "input_queue_full",
     )
     assert set(found[kept or 0]["phases"]) == {"execution", "generate"}
+
+
+@pytest.mark.parametrize("kept", ["both", "areal's"])
+def test_a_trials_folder_holds_each_rollout_once(tmp_path: Path, tracer: Any, kept: str) -> None:
+    """AReaL's file of sessions beside the records is no second lot of rollouts; where it is alone, it is read."""
+    for task in (1, 2):
+        number = tracer.register_session(task)
+        event("mark_finalized", session_id=number, status="accepted")
+    assert len(written(tmp_path)) == len(records(tmp_path)) == 2
+    if kept != "both":
+        (trial(tmp_path) / "rollspan/sessions-r0.jsonl").unlink()
+    problems: list[str] = []
+    found = view.load(trial(tmp_path), problems)
+    assert [record["session_id"].__class__ for record in found] == (
+        [str, str] if kept == "both" else [int, int]
+    )
+    said = CliRunner().invoke(main, ["timeline", str(trial(tmp_path)), "--all-runs"])
+    assert said.stdout.startswith("1 rank, 0 steps, 2 sessions")
+    assert problems == []

@@ -281,6 +281,9 @@ def test_steps_choose_a_part(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == "rollspan timeline: no step from 7 to 9; there are 0 to 4.\n"
     assert timeline(tmp_path, "--steps", "a").exit_code == 2
+    turned = timeline(tmp_path, "--steps", "5-3")
+    assert turned.exit_code == 2
+    assert "--steps 5-3: expected the lower number first, as in 3-5." in turned.stderr
 
 
 def test_the_latest_run_is_shown(tmp_path: Path) -> None:
@@ -365,6 +368,16 @@ def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "a file that is read" in refused.stderr
     assert (tmp_path / "perf-r0.json").read_bytes() == before
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what it is made of is, whatever the umask, unless ROLLSPAN_FILE_MODE says otherwise."""
+    write_perf(tmp_path / "perf-r0.json", a_process(), [a_scope("x", 0, 1, 1)])
+    assert timeline(tmp_path).exit_code == 0
+    assert stat.S_IMODE((tmp_path / "timeline.json.gz").stat().st_mode) == 0o600
+    monkeypatch.setenv("ROLLSPAN_FILE_MODE", "0640")
+    assert timeline(tmp_path, "-o", tmp_path / "t.json").exit_code == 0
+    assert stat.S_IMODE((tmp_path / "t.json").stat().st_mode) == 0o640
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:

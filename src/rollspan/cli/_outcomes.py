@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from rollspan import config, left, recovery
 from rollspan.recovery import Outcome
 
 _FEW = 10
+_DEEPEST = 6  # so many folders below: AReaL's trial is the fourth below its `fileroot`, its run the fifth
+_OF_AREAL = "session_tracer"  # where the drop-in for AReaL's tracer has files whose names are like ours
 
 
 def _existing(context: click.Context, parameter: click.Parameter, directory: Path) -> Path:
@@ -60,10 +63,20 @@ def report(outcomes: Sequence[Outcome]) -> int:
 
 
 def folders_below(directory: Path) -> list[Path]:
-    """The runs' folders in `directory`, where it is none itself: somebody named the folder above."""
+    """The runs' folders below `directory`, where it is none itself: somebody named a folder above them."""
     if _is_a_runs(directory):
         return []
-    return sorted(folder for folder in directory.glob("*/") if _is_a_runs(folder))
+    found = []
+    for name, below, _ in os.walk(directory):
+        folder = Path(name)
+        if _is_a_runs(folder):
+            found.append(folder)
+            below.clear()
+        elif len(folder.relative_to(directory).parts) == _DEEPEST:
+            below.clear()
+        elif _OF_AREAL in below:
+            below.remove(_OF_AREAL)
+    return sorted(found)
 
 
 def one_too_high(directory: Path) -> str:
@@ -83,7 +96,7 @@ def _is_a_runs(folder: Path) -> bool:
 
 
 def undelivered(directory: Path) -> str:
-    """That rollouts may lack, for processes of this run, or of those below, left journals; "" where none did."""
+    """That some may lack, for processes of this run, or of those below, left journals; "" where none did."""
     found: dict[Path, int] = {}
     for folder in (directory, *folders_below(directory)):
         if number := sum(1 for _ in recovery.held(settings_for(folder, None))):
@@ -93,4 +106,28 @@ def undelivered(directory: Path) -> str:
     number = sum(found.values())
     of = "journal of a process that is over is" if number == 1 else "journals of processes that are over are"
     commands = ", ".join(f"`rollspan recover {folder}`" for folder in list(found)[:_FEW])
-    return f"{number} {of} not delivered yet, so rollouts may lack here; {commands} delivers what is in there"
+    return f"{number} {of} not delivered yet, so rollouts and scopes may lack here; {commands} delivers what is in there"
+
+
+def still_written(directory: Path) -> str:
+    """That processes of this run, or of those below, go on, and what is not there yet; "" where none does."""
+    found = {folder: n for folder in (directory, *folders_below(directory)) if (n := _writing_to(folder))}
+    if not found:
+        return ""
+    number = sum(found.values())
+    who = "1 process still writes" if number == 1 else f"{number} processes still write"
+    commands = ", ".join(f"`rollspan show --open {folder}`" for folder in list(found)[:_FEW])
+    return (
+        f"{who} here: a step or session that is open, with all that is in it, comes into the files when it is over; "
+        f"{commands} shows open rollouts"
+    )
+
+
+def _writing_to(folder: Path) -> int:
+    """How many processes."""
+    settings = settings_for(folder, None)
+    number = 0
+    for journal in left.journals(settings.dir, settings.journal_dir):
+        with journal.locked() as standing:
+            number += standing is left.Standing.HELD and not journal.kept
+    return number

@@ -7,14 +7,16 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+import click
 from rich.console import Console, RenderableType
 
 
 class _Output(Console):
     def on_broken_pipe(self) -> None:
-        _leave_quietly()
+        leave()
 
 
 def print_parts(parts: Iterable[RenderableType]) -> None:
@@ -37,15 +39,26 @@ def write_lines(lines: Iterable[bytes]) -> None:
 
 @contextlib.contextmanager
 def raw_output() -> Iterator[BinaryIO]:
-    """Standard output for bytes."""
+    """Standard output for bytes; nothing, where the program was started without one."""
+    if sys.stdout is None:
+        with Path(os.devnull).open("wb") as nothing:
+            yield nothing
+        return
     try:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        _leave_quietly()
+        leave()
 
 
-def _leave_quietly() -> NoReturn:
-    """End well: the reader had enough, as head does. Python would complain again at its exit's flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+def leave(error: OSError | None = None) -> NoReturn:
+    """End well where the reader had enough, as head does, and with 1 and a word where its disk is full.
+
+    Python would complain again at its exit's flush.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error is None or isinstance(error, BrokenPipeError):
+        sys.exit(0)
+    click.echo(f"rollspan: cannot write to standard output: {error.strerror}", err=True)
+    sys.exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ COMMANDS: Final[dict[str, str]] = {
 }
 
 INTERRUPTED: Final = 130
+_OUTPUT_IS_OVER: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Errors of writing. Files are written by who knows their names, and says them."""
 
 
 class Commands(click.Group):
@@ -56,12 +59,18 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; Ctrl-C leaves with the shell's code for it and no traceback."""
+        """Run the subcommand; Ctrl-C, and an output that takes no more, end it without a traceback."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("rollspan: interrupted", err=True)
             ctx.exit(INTERRUPTED)
+        except OSError as error:
+            if error.errno not in _OUTPUT_IS_OVER or error.filename is not None:
+                raise
+            from rollspan.cli._output import leave  # noqa: PLC0415 - loads rich
+
+            leave(error)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

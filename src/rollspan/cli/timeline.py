@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
+from rollspan.cli._outcomes import settings_for, still_written, undelivered
 from rollspan.cli._output import raw_output
 from rollspan.perf.survey import Survey, Window
 from rollspan.perf.timeline import Contents, write_timeline
@@ -61,8 +62,9 @@ def command(
         )
     problems: list[str] = []
     survey = Survey(folder, problems)
-    for problem in shortened(problems):
-        _tell(problem)
+    for said in [*shortened(problems), undelivered(folder), still_written(folder)]:
+        if said:
+            _tell(said)
     if survey.is_empty:
         _tell(
             f"nothing found in {directory}; expected files named perf-r*.json, profile-r*.json or sessions-r*.jsonl "
@@ -78,7 +80,7 @@ def command(
             f"-o {safe(target, 400)}: that is the name of a file that is read; give it another."
         )
     try:
-        with _opened(target) as file:
+        with _opened(target, settings_for(folder, None).file_mode) as file:
             contents = write_timeline(survey, file, window)
     except OSError as error:
         _tell(f"cannot write {safe(target, 400)}: {error.strerror}; -o FILE names another place.")
@@ -92,7 +94,10 @@ def _numbers(steps: str) -> tuple[int, int]:
     match = _STEPS.fullmatch(steps.strip())
     if match is None:
         raise click.UsageError(f"--steps {steps}: expected a step's number or two, as in 12 or 12-15.")
-    return int(match[1]), int(match[2] or match[1])
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise click.UsageError(f"--steps {steps}: expected the lower number first, as in {last}-{first}.")
+    return first, last
 
 
 def _choose(context: click.Context, survey: Survey, run_id: str | None) -> None:
@@ -120,8 +125,8 @@ def _window(context: click.Context, survey: Survey, first: int, last: int) -> Wi
 
 
 @contextmanager
-def _opened(target: str) -> Iterator[BinaryIO]:
-    """The file to write to; one that has a name gets it once it is whole."""
+def _opened(target: str, mode: int) -> Iterator[BinaryIO]:
+    """The file to write to, with the permissions `mode`; one that has a name gets it once it is whole."""
     if target == "-":
         with raw_output() as file:
             yield file
@@ -136,6 +141,8 @@ def _opened(target: str) -> Iterator[BinaryIO]:
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as raw:
+            with suppress(OSError):  # a file system without permissions
+                part.chmod(mode)
             if path.suffix == ".gz":
                 packed: Any = gzip.GzipFile(path.stem, "wb", compresslevel=5, fileobj=raw)
                 with packed:

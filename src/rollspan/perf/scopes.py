@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import rollspan
 from rollspan import api, health, names, semconv, switch, threads
+from rollspan.attributes import clean
 from rollspan.phases import phase
 from rollspan.scope import Scope
 from rollspan.scope import late_context as _late
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _known = names.known
 _MOST_CATEGORIES: Final = 64
+_SHOWN: Final = 200  # bytes of a wrong value
 _KEYS: Final = (str, Category, type(None))
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -31,13 +34,22 @@ GLOBAL_STEP: Final = "global_step"
 class TimedScope(phase):
     """A phase that needs no session."""
 
-    __slots__ = ()
+    __slots__ = ("_is_used",)  # see `_Watched`
 
     def __init__(self, name: str, given: dict[str, Any]) -> None:
         try:
             self._said = _known[name]
         except Exception:  # noqa: BLE001 - not known yet, or nothing that can be a name
+            if callable(name):
+                message = (
+                    "a timed scope needs a name: write @perf.trace_perf('load_batch'), not @perf.trace_perf"
+                )
+                raise TypeError(message) from None
             self._said = names.said_by(name)
+            if type(self) is TimedScope:
+                self.__class__ = (
+                    _Watched  # the first of its name, so that what comes again and again costs nothing
+                )
         self._attributes = given
         self._entered = None
         self.owner = None  # type: ignore[assignment]  # see `phase`
@@ -60,7 +72,35 @@ class TimedScope(phase):
         return stretches.start_phase(runtime, tracer, name, self._attributes)
 
 
-class _SaysItsStep(TimedScope):
+class _Watched(TimedScope):
+    """One that says so when nobody has entered it, nor decorated with it."""
+
+    __slots__ = ()
+
+    def __call__(self, function: _F) -> _F:
+        self._is_used = True
+        return super().__call__(function)
+
+    def __del__(self) -> None:
+        is_made = hasattr(self, "_entered")  # else its name was refused
+        if is_made and not hasattr(self, "_is_used") and switch._runtime is not None:  # noqa: SLF001 - see `step`
+            health.warn_once(
+                "perf.not_entered",
+                "rollspan: scope %r was never entered and is not recorded: write `with perf.trace_scope(%r):`",
+                self._said[0],
+                self._said[0],
+            )
+
+    def __enter__(self) -> Any:
+        self._is_used = True
+        return super().__enter__()
+
+    def _start(self) -> RolloutSpan | None:  # which generators call without entering
+        self._is_used = True
+        return super()._start()
+
+
+class _SaysItsStep(_Watched):
     """One that has the argument `global_step`."""
 
     __slots__ = ()
@@ -86,11 +126,17 @@ class _SaysItsStep(TimedScope):
         step, context = trainer_step.current(), _late()
         number = self._attributes.get(GLOBAL_STEP)
         is_in_it = step is not None and step.number == number and context.falls_back_to(step)
-        if is_in_it or type(number) is not int:
+        if is_in_it or number is None:
             return
         around = context.current()
-        if (around is None or around is step) and context.current_step() is None:
+        if not ((around is None or around is step) and context.current_step() is None):
+            return
+        if type(number) is int:
             context.fall_back_to(trainer_step.at(number))
+        else:
+            _warn(
+                "perf.global_step", number, "args={'global_step': %r}", "an int, such as 12; no step begins"
+            )
 
 
 class _Profiled(_SaysItsStep):
@@ -148,14 +194,14 @@ def trace_scope(
         said = threads.here.with_category[category]
     except (KeyError, TypeError):
         said = _said_of(category)
-    if not (args or enable_profiler):
+    if args is None and not enable_profiler:
         return TimedScope(name, said.copy())
     try:
         given = dict(args or ())
-    except (TypeError, ValueError):
-        health.warn_once(
-            "perf.args", "rollspan: scope %r has args=%r, which is no mapping: left out", name, args
-        )
+    except Exception as error:
+        if health.by_a_signal_handler(error):
+            raise
+        _warn("perf.args", args, "args=%r", "a mapping, such as {'tokens': 3}; left out")
         given = {}
     given.update(said)
     if enable_profiler:
@@ -163,12 +209,21 @@ def trace_scope(
     return (_SaysItsStep if GLOBAL_STEP in given else TimedScope)(name, given)
 
 
-def _said_of(category: CategoryLike) -> dict[str, Any]:
+def _said_of(category: Any) -> dict[str, Any]:
+    if category is not None and not isinstance(category, str | Enum):
+        _warn("perf.category", category, "category=%r", "a text, such as 'compute' or 'io'; `misc` is used")
     said = {semconv.CATEGORY: category_name(category), **threads.here.about}
     known = threads.here.with_category
     if category.__class__ in _KEYS and len(known) < _MOST_CATEGORIES:
         known[category] = said
     return said
+
+
+def _warn(key: str, value: Any, given: str, expected: str) -> None:
+    """Once for each type of wrong value."""
+    kind = type(value).__name__
+    message = f"rollspan: a timed scope has {given} (%s): expected {expected}"
+    health.warn_once(f"{key}.{kind}", message, clean(value, _SHOWN), kind)
 
 
 atrace_scope = trace_scope
@@ -190,7 +245,10 @@ def instant(name: str, *, category: CategoryLike = None, args: Mapping[str, Any]
 
 
 def save(step: int | None = None, *, force: bool = False) -> None:
-    """The trainer's step, of that number or whatever it is, is over; with `force` wait until it is in the file."""
+    """The trainer's step, of that number or whatever it is, is over; with `force` wait until it is in the file.
+
+    A step that is a block is over when that is left, and not before.
+    """
     try:
         here = trainer_step.current()
         if here is not None and (step is None or step == here.number):

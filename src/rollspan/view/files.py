@@ -39,8 +39,9 @@ def load(path: str | Path, problems: list[str] | None = None) -> list[Record]:
 
     A file may hold records, one JSON object a line, or what a Collector wrote as OTLP/JSON lines: record
     events, or spans, which are folded. Which of them is seen from its content, as is gzip. A record whose
-    session id came before is dropped. A line that is damaged or no record is left out and described
-    in `problems`. Raises FileNotFoundError where `path` is not there.
+    session id came before is dropped, and what AReaL's drop-in wrote of a session of which there is a record. A
+    line that is damaged or no record is left out and described in `problems`. Raises FileNotFoundError where
+    `path` is not there.
     """
     said: list[str] = []
     if str(path) != "-" and not Path(path).exists():
@@ -62,15 +63,25 @@ def shortened(problems: list[str]) -> list[str]:
 
 
 def _first_of_each(records: Iterable[Record]) -> Iterator[Record]:
-    seen: set[tuple[str, object]] = set()
-    for record in records:
-        session_id = record.get("session_id")
-        if isinstance(session_id, str):
-            known_by = (session_id, record.get("trace_id"))  # callers may give one id in several runs
+    seen: set[tuple[object, object]] = set()
+    traces: set[object] = set()
+    for record in sorted(records, key=_is_of_areal):
+        session_id, trace_id = record.get("session_id"), record.get("trace_id")
+        if _is_of_areal(record):
+            if trace_id in traces:
+                continue
+        elif isinstance(session_id, str):
+            known_by = (session_id, trace_id)  # callers may give one id in several runs
             if known_by in seen:
                 continue
             seen.add(known_by)
+        traces.add(trace_id)
         yield record
+
+
+def _is_of_areal(record: Record) -> bool:
+    """Whether it is as the drop-in for AReaL's tracer writes it: a number as its id, and its trace."""
+    return isinstance(record.get("session_id"), int) and isinstance(record.get("trace_id"), str)
 
 
 def _read(name: str, problems: list[str]) -> Iterator[Record]:

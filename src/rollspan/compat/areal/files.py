@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from rollspan import exporters, health, switch
+from rollspan.config import Settings
 from rollspan.exporters.base import Delivered, Result, Retry
 from rollspan.exporters.lockedfile import HeldByAnotherError, LockedFile
 from rollspan.exporters.ownfile import NO_LOCKS
@@ -30,13 +31,17 @@ Source: TypeAlias = ChromeEvents | SessionLines
 class Output:
     """A file, and who says what a finished trace comes to in it."""
 
-    def __init__(self, path: Path, source: Source) -> None:
+    def __init__(self, path: Path, source: Source, mode: int = Settings.file_mode) -> None:
+        """`mode`: its permissions, where it comes to be."""
         self.path = path
         self._source = source
+        self._mode = mode
 
     def open(self) -> None:
-        """From now on it is written."""
+        """From now on it is written, for those who may read the records."""
         global _registered  # noqa: PLW0603 - one exporter writes all of them
+        if (runtime := switch.runtime()) is not None:
+            self._mode = runtime.settings.file_mode
         if not _registered:
             _registered = True
             exporters.also(exporters.Further(NAME, lambda: ArealFiles(_outputs), _about))
@@ -49,7 +54,8 @@ class Output:
 
     def about(self) -> dict[str, Any]:
         """What makes another one like it."""
-        return {"path": str(self.path), "kind": self._source.kind, **self._source.about()}
+        about = {"path": str(self.path), "kind": self._source.kind, "mode": self._mode}
+        return about | self._source.about()
 
     def known(self) -> set[Any]:
         """Ids of the traces that are in the file."""
@@ -72,7 +78,6 @@ class Output:
         if not data:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()  # with the permissions that any file of this process has
         file = self._locked(time.monotonic() + patience)
         try:
             file.append(data)
@@ -82,7 +87,7 @@ class Output:
     def _locked(self, until: float) -> LockedFile:
         while True:
             try:
-                return LockedFile(self.path, 0o666)
+                return LockedFile(self.path, self._mode)
             except HeldByAnotherError:
                 if time.monotonic() > until:
                     raise
@@ -90,7 +95,7 @@ class Output:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                return LockedFile(self.path, 0o666, locked=False)
+                return LockedFile(self.path, self._mode, locked=False)
 
 
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
@@ -115,10 +120,11 @@ def left(about: Iterable[Mapping[str, Any]]) -> ArealFiles:
     outputs = []
     for said in about:
         path = Path(said["path"])
-        source = SOURCES[said["kind"]](**{key: said[key] for key in said if key not in ("path", "kind")})
+        of_output = ("path", "kind", "mode")
+        source = SOURCES[said["kind"]](**{key: said[key] for key in said if key not in of_output})
         is_here = any(folder.is_dir() for folder in path.parents[:3])
         if is_here:  # else the trial was moved, or this is another machine
-            outputs.append(Output(path, source))
+            outputs.append(Output(path, source, said.get("mode", Settings.file_mode)))
     return ArealFiles(outputs, look_first=True)
 
 

@@ -14,7 +14,7 @@ from rollspan.perf.categories import CategoryLike
 from rollspan.perf.scopes import GLOBAL_STEP, step_number
 from rollspan.values import numbers
 
-from . import files, profile
+from . import configs, files, profile
 from .chrome import ChromeEvents
 from .files import Output
 from .paths import PERF, SESSIONS, file_of
@@ -26,8 +26,7 @@ class _Tracer:
     """What both versions have."""
 
     def __init__(self, config: Any, rank: int, role: str | None) -> None:
-        if rank < 0:
-            raise ValueError(f"a rank is 0 or more, not {rank}")
+        configs.check(config, rank, role)
         self._config = config
         self._rank = rank
         self._role = role
@@ -40,10 +39,9 @@ class _Tracer:
         self._lanes: dict[tuple[int, int], int] = {}
         self._is_open = False
         self._session_tracer: Any = None
-        sessions = getattr(config, "session_tracer", None)
-        if sessions and getattr(sessions, "enabled", False):
+        if configs.traces_sessions(config):
             turn_on(config, rank, role)
-            self._session_tracer = self._make_session_tracer(sessions)
+            self._session_tracer = self._make_session_tracer(config.session_tracer)
         self._open()
 
     def _make_session_tracer(self, config: Any) -> Any:
