@@ -183,7 +183,7 @@ async def test_one_request_can_be_aborted(http: httpx.AsyncClient) -> None:
         ("/generate", {}, "input_ids"),
         ("/generate", {"input_ids": [99]}, "input_ids"),
         ("/generate", {"input_ids": [1], "sampling_params": {"max_new_tokens": 0}}, "max_new_tokens"),
-        ("/generate", {"input_ids": [1], "sampling_params": {"temperature": 0}}, "temperature"),
+        ("/generate", {"input_ids": [1], "sampling_params": {"temperature": -1}}, "temperature"),
         ("/update_weights_from_tensor", {}, "serialized_named_tensors"),
         (
             "/update_weights_from_tensor",

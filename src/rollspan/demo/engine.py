@@ -1,183 +1,213 @@
-"""Generation with continuous batching: all running requests advance by one token at a time."""
+"""Generation with continuous batching: all running generations advance by one token at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rollspan.demo.policy import Policy, load_weights
-from rollspan.demo.task import PADDING, VOCABULARY
+from rollspan.demo.generation import BadRequestError, Generation, Sampling
+from rollspan.demo.policy import load_weights
+from rollspan.demo.served import SeesImages, ServedPolicy, tokenizer_of
 
 MAX_CACHED_PREFIXES = 4096
-
-
-class BadRequestError(ValueError):
-    """What was asked for cannot be done; the message says why and what would do."""
-
-
-@dataclass(eq=False)
-class Request:
-    """One generation under way."""
-
-    rid: str
-    prompt: list[int]
-    max_new_tokens: int
-    temperature: float
-    stop: frozenset[int]
-    weight_version: str
-    done: asyncio.Future[dict[str, Any]]
-    output: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    cached_tokens: int = 0
-    state: Tensor | None = None  # after every token but the last
 
 
 class Engine:
     """Holds the policy; one task runs `run()`, everything else happens on the same event loop."""
 
-    def __init__(self, policy: Policy, seed: int, max_running: int = 64) -> None:
-        self.policy = policy.eval()
+    def __init__(self, policy: ServedPolicy, seed: int, max_running: int = 64) -> None:
+        cast("nn.Module", policy).eval()
+        self.policy = policy
+        self.tokenizer = tokenizer_of(policy)
         self.weight_version = "default"
         self.max_running = max_running
+        self.paused = False
         self._generator = torch.Generator().manual_seed(seed)
-        self._waiting: list[Request] = []
-        self._running: list[Request] = []
+        self._waiting: list[Generation] = []
+        self._running: list[Generation] = []
         self._states: dict[tuple[int, ...], Tensor] = {}  # the prefix cache
         self._work = asyncio.Event()
         self._ids = itertools.count()
 
-    async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Answer one `/generate` request. Raises BadRequestError for one that makes no sense."""
-        request = self._parse(body)
-        self._waiting.append(request)
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many generations run, and how many wait."""
+        return len(self._running), len(self._waiting)
+
+    def submit(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        *,
+        rid: str | None = None,
+        image_data: Sequence[str] = (),
+    ) -> Generation:
+        """Begin a generation. Raises BadRequestError for images or texts that this policy cannot take."""
+        if sampling.stop and self.tokenizer is None:
+            raise BadRequestError("stop needs a policy with a tokenizer; this one has none")
+        generation = Generation(
+            rid or f"request-{next(self._ids)}",
+            prompt,
+            sampling,
+            self.weight_version,
+            start=self._seen(image_data) if image_data else None,
+        )
+        self._waiting.append(generation)
         self._work.set()
-        reply = await request.done
-        if not body.get("return_logprob", False):
-            del reply["meta_info"]["output_token_logprobs"]
-        return reply
+        return generation
 
     def abort(self, rid: str | None = None) -> None:
-        """End the generation `rid`, or all of them, with what they have so far."""
-        for request in [*self._running, *self._waiting]:
-            if rid is None or request.rid == rid:
-                self._finish(request, {"type": "abort", "message": "aborted"})
-        self._drop_finished()
+        """End the generations whose rid begins so (SGLang's rule), or all, with what they have so far."""
+        for generation in [*self._running, *self._waiting]:
+            if rid is None or generation.rid.startswith(rid):
+                self.end(generation)
 
-    def update_weights(self, data: bytes, version: str, *, abort_all: bool) -> None:
-        """Take new weights over. Raises BadRequestError for bytes that are no weights of this policy."""
+    def end(self, generation: Generation) -> None:
+        """End this one, unless it is over."""
+        if generation.finish_reason is None:
+            self._finish(generation, {"type": "abort", "message": "aborted"})
+            self._drop_finished()
+
+    def pause(self, *, abort: bool) -> None:
+        """Generate nothing until `resume`; end what is under way, or freeze it."""
+        self.paused = True
+        if abort:
+            self.abort()
+
+    def resume(self) -> None:
+        """Generate again."""
+        self.paused = False
+        self._work.set()
+
+    def update_weights(self, data: bytes, version: str | None, *, abort_all: bool) -> None:
+        """Take new weights over. Raises BadRequestError for bytes that are no weights of this policy.
+
+        Without a version it stays what it was.
+        """
         if abort_all:
             self.abort()
         try:
-            load_weights(self.policy, data)
+            load_weights(cast("nn.Module", self.policy), data)
         except Exception as error:
             raise BadRequestError(f"these are no weights of this policy: {error}") from error
-        self.weight_version = version
+        if version is not None:
+            self.weight_version = version
         self._states.clear()
 
     async def run(self) -> None:
         """Generate for ever; cancel it to stop."""
         while True:
-            if not self._running and not self._waiting:
+            if self.paused or not (self._running or self._waiting):
                 self._work.clear()
                 await self._work.wait()
+                continue
             admitted = self._waiting[: self.max_running - len(self._running)]
             del self._waiting[: len(admitted)]
-            for request in admitted:
-                self._find_prefix(request)
+            for generation in admitted:
+                self._find_prefix(generation)
             self._running += admitted
-            if self._running:
-                self._advance()
+            self._advance()
             await asyncio.sleep(0)  # let requests in and replies out
 
-    def _parse(self, body: dict[str, Any]) -> Request:
-        prompt = body.get("input_ids")
-        if not isinstance(prompt, list) or not prompt or any(t not in range(VOCABULARY) for t in prompt):
-            raise BadRequestError(f"input_ids must be tokens from 0 to {VOCABULARY - 1}, at least one")
-        params = body.get("sampling_params") or {}
-        limit, temperature = params.get("max_new_tokens", 128), params.get("temperature", 1.0)
-        if not isinstance(limit, int) or limit < 1:
-            raise BadRequestError(f"max_new_tokens is {limit!r}; expected a whole number above 0")
-        if not isinstance(temperature, (int, float)) or temperature <= 0:
-            raise BadRequestError(f"temperature is {temperature!r}; expected a number above 0")
-        return Request(
-            rid=str(body.get("rid") or f"request-{next(self._ids)}"),
-            prompt=prompt,
-            max_new_tokens=limit,
-            temperature=float(temperature),
-            stop=frozenset() if params.get("ignore_eos") else frozenset(params.get("stop_token_ids") or ()),
-            weight_version=self.weight_version,
-            done=asyncio.get_running_loop().create_future(),
-        )
+    def _seen(self, image_data: Sequence[str]) -> Tensor:
+        if not isinstance(self.policy, SeesImages):
+            raise BadRequestError("image_data was given; this policy takes no images")
+        try:
+            with torch.inference_mode():
+                return self.policy.initial_state(image_data)
+        except Exception as error:
+            raise BadRequestError(f"image_data holds no images of this policy: {error}") from error
 
-    def _find_prefix(self, request: Request) -> None:
-        request.weight_version = self.weight_version
-        for length in range(len(request.prompt) - 1, 0, -1):
-            state = self._states.get(tuple(request.prompt[:length]))
+    def _find_prefix(self, generation: Generation) -> None:
+        generation.weight_version = self.weight_version
+        if generation.start is not None:  # the cache knows tokens alone
+            generation.state = generation.start
+            return
+        for length in range(len(generation.prompt) - 1, 0, -1):
+            state = self._states.get(tuple(generation.prompt[:length]))
             if state is not None:
-                request.state, request.cached_tokens = state, length
+                generation.state, generation.cached_tokens = state, length
                 return
 
     @torch.inference_mode()
     def _advance(self) -> None:
-        """Feed each running request the tokens that its state has not seen, and sample its next one."""
-        feeds = [r.output[-1:] or r.prompt[r.cached_tokens :] for r in self._running]
+        """Feed each running generation the tokens that its state has not seen, and sample its next one."""
+        running = self._running
+        feeds = [g.output[-1:] or g.prompt[g.cached_tokens :] for g in running]
         width = max(map(len, feeds))
-        tokens = torch.tensor([feed + [PADDING] * (width - len(feed)) for feed in feeds])
-        nothing = torch.zeros(self.policy.gru.hidden_size)
-        before = torch.stack([nothing if r.state is None else r.state for r in self._running])
+        tokens = torch.tensor([feed + [0] * (width - len(feed)) for feed in feeds])
+        nothing = torch.zeros(self.policy.hidden_size)
+        before = torch.stack([nothing if g.state is None else g.state for g in running])
         logits, states = self.policy(tokens, before)
 
-        rows = torch.arange(len(feeds))
         last = torch.tensor([len(feed) - 1 for feed in feeds])
-        temperatures = torch.tensor([r.temperature for r in self._running])
-        logprobs = torch.log_softmax(logits[rows, last] / temperatures[:, None], dim=-1)
-        sampled = torch.multinomial(logprobs.exp(), 1, generator=self._generator)
-        chosen = logprobs.gather(1, sampled)
-        for row, request in enumerate(self._running):
-            if not request.output and len(feeds[row]) > 1:
-                self._remember(request.prompt[:-1], states[row, len(feeds[row]) - 2])
-            request.state = states[row, len(feeds[row]) - 1].clone()
-            self._append(request, int(sampled[row, 0]), float(chosen[row, 0]))
+        sampled, chosen = self._sample(logits[torch.arange(len(feeds)), last])
+        for row, generation in enumerate(running):
+            if not generation.output and len(feeds[row]) > 1:
+                self._remember(generation, generation.prompt[:-1], states[row, len(feeds[row]) - 2])
+            generation.state = states[row, len(feeds[row]) - 1].clone()
+            self._append(generation, int(sampled[row]), float(chosen[row]))
         self._drop_finished()
 
-    def _append(self, request: Request, token: int, logprob: float) -> None:
-        request.output.append(token)
-        request.logprobs.append(logprob)
-        if token in request.stop:
-            self._finish(request, {"type": "stop", "matched": token})
-        elif len(request.output) >= request.max_new_tokens:
-            self._finish(request, {"type": "length", "length": request.max_new_tokens})
+    def _sample(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """A token for each row of `logits` [running, vocabulary], and its log probability before top_p and top_k."""
+        asked = [g.sampling for g in self._running]
+        for row, generation in enumerate(self._running):
+            if len(generation.output) < asked[row].min_new_tokens:
+                logits[row, list(asked[row].ends)] = -torch.inf
+        temperatures = torch.tensor([s.temperature or 1.0 for s in asked])
+        logprobs = torch.log_softmax(logits / temperatures[:, None], dim=-1)
+        kept = logprobs.exp()
+        for row, sampling in enumerate(asked):
+            if sampling.temperature == 0 or sampling.top_p < 1 or sampling.top_k:
+                kept[row] = narrowed(kept[row], sampling)
+        sampled = torch.multinomial(kept, 1, generator=self._generator)
+        return sampled[:, 0], logprobs.gather(1, sampled)[:, 0]
 
-    def _finish(self, request: Request, reason: dict[str, Any]) -> None:
-        if request.state is not None and request.output:
-            self._remember([*request.prompt, *request.output[:-1]], request.state)
-        if request.done.done():  # its connection is gone
+    def _append(self, generation: Generation, token: int, logprob: float) -> None:
+        generation.append(token, logprob)
+        sampling, length = generation.sampling, len(generation.output)
+        if token in sampling.ends:
+            self._finish(generation, {"type": "stop", "matched": token})
+        elif (matched := self._stopped(generation)) is not None:
+            self._finish(generation, {"type": "stop", "matched": matched})
+        elif length >= sampling.max_new_tokens:
+            self._finish(generation, {"type": "length", "length": sampling.max_new_tokens})
+
+    def _stopped(self, generation: Generation) -> str | None:
+        if not generation.sampling.stop or self.tokenizer is None:
+            return None
+        text = self.tokenizer.decode(generation.output)
+        return next((stop for stop in generation.sampling.stop if stop in text), None)
+
+    def _finish(self, generation: Generation, reason: dict[str, object]) -> None:
+        if generation.state is not None and generation.output:
+            self._remember(generation, [*generation.prompt, *generation.output[:-1]], generation.state)
+        generation.finish(reason)
+
+    def _remember(self, generation: Generation, prefix: list[int], state: Tensor) -> None:
+        if generation.start is not None:
             return
-        meta = {
-            "id": request.rid,
-            "finish_reason": reason,
-            "prompt_tokens": len(request.prompt),
-            "completion_tokens": len(request.output),
-            "cached_tokens": request.cached_tokens,
-            "weight_version": request.weight_version,
-            "output_token_logprobs": [
-                [logprob, token, None]
-                for logprob, token in zip(request.logprobs, request.output, strict=True)
-            ],
-        }
-        text = " ".join(map(str, request.output))
-        request.done.set_result({"text": text, "output_ids": request.output, "meta_info": meta})
-
-    def _remember(self, prefix: list[int], state: Tensor) -> None:
         if len(self._states) >= MAX_CACHED_PREFIXES:
             self._states.clear()
         self._states[tuple(prefix)] = state.clone()
 
     def _drop_finished(self) -> None:
-        self._running = [r for r in self._running if not r.done.done()]
-        self._waiting = [r for r in self._waiting if not r.done.done()]
+        self._running = [g for g in self._running if g.finish_reason is None]
+        self._waiting = [g for g in self._waiting if g.finish_reason is None]
+
+
+def narrowed(probabilities: Tensor, sampling: Sampling) -> Tensor:
+    """The likeliest of `probabilities` [vocabulary] that `sampling` leaves, the others 0."""
+    ordered, order = probabilities.sort(descending=True)
+    before = ordered.cumsum(0) - ordered
+    keep = before < sampling.top_p
+    most = 1 if sampling.temperature == 0 else sampling.top_k
+    if most:
+        keep &= torch.arange(len(ordered)) < most
+    return torch.zeros_like(probabilities).scatter(0, order[keep], ordered[keep])

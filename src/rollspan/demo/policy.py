@@ -16,8 +16,11 @@ EMBEDDING = 32
 class Policy(nn.Module):
     """Tokens in, logits of the next token out. `seed` decides the first weights, torch's global seed does not."""
 
+    vocabulary = VOCABULARY
+
     def __init__(self, hidden_size: int, seed: int) -> None:
         super().__init__()
+        self.hidden_size = hidden_size
         self.embedding = nn.Embedding(VOCABULARY, EMBEDDING)
         self.gru = nn.GRU(EMBEDDING, hidden_size, batch_first=True)
         self.head = nn.Linear(hidden_size, VOCABULARY)
@@ -38,14 +41,14 @@ class Policy(nn.Module):
         return self.head(states), states
 
 
-def dump_weights(policy: Policy) -> bytes:
+def dump_weights(policy: nn.Module) -> bytes:
     """The weights as bytes, for the way over HTTP."""
     buffer = io.BytesIO()
     torch.save(policy.state_dict(), buffer)
     return buffer.getvalue()
 
 
-def load_weights(policy: Policy, data: bytes) -> None:
+def load_weights(policy: nn.Module, data: bytes) -> None:
     """Take weights of `dump_weights` over. Raises for bytes that are no weights; loads tensors and no code."""
     state = cast("dict[str, Tensor]", torch.load(io.BytesIO(data), weights_only=True))
     policy.load_state_dict(state)

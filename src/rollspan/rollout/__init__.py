@@ -10,43 +10,67 @@ if TYPE_CHECKING:
     from rollspan.stats import RolloutStats
 
     from .engine import InferenceEngine
+    from .engines.openai import OpenAIEngine
+    from .engines.sglang import SGLangEngine
+    from .engines.vllm import VLLMEngine
     from .errors import EngineError, RolloutError
     from .executor import RolloutExecutor
     from .requests import GenerationHyperparameters, ModelRequest, ModelResponse, Segment
+    from .reward import AsyncReward
     from .staleness import StalenessManager
     from .trajectories import Trajectory, concat_padded
     from .workflow import RolloutWorkflow, WorkflowTaskInput
+    from .workflows.multi_turn import MultiTurnWorkflow
+    from .workflows.multi_turn_chat import MultiTurnChatWorkflow
+    from .workflows.rlvr import RLVRWorkflow
+    from .workflows.vision_rlvr import VisionRLVRWorkflow
 
 _PLACES = {
+    "AsyncReward": "reward",
     "EngineError": "errors",
     "GenerationHyperparameters": "requests",
     "InferenceEngine": "engine",
     "ModelRequest": "requests",
     "ModelResponse": "requests",
+    "MultiTurnChatWorkflow": "workflows.multi_turn_chat",
+    "MultiTurnWorkflow": "workflows.multi_turn",
+    "OpenAIEngine": "engines.openai",
+    "RLVRWorkflow": "workflows.rlvr",
     "RolloutError": "errors",
     "RolloutExecutor": "executor",
     "RolloutStats": "rollspan.stats",
     "RolloutWorkflow": "workflow",
+    "SGLangEngine": "engines.sglang",
     "Segment": "requests",
     "StalenessManager": "staleness",
     "Trajectory": "trajectories",
+    "VLLMEngine": "engines.vllm",
+    "VisionRLVRWorkflow": "workflows.vision_rlvr",
     "WorkflowTaskInput": "workflow",
     "concat_padded": "trajectories",
 }
 
 __all__ = [
+    "AsyncReward",
     "EngineError",
     "GenerationHyperparameters",
     "InferenceEngine",
     "ModelRequest",
     "ModelResponse",
+    "MultiTurnChatWorkflow",
+    "MultiTurnWorkflow",
+    "OpenAIEngine",
+    "RLVRWorkflow",
     "RolloutError",
     "RolloutExecutor",
     "RolloutStats",
     "RolloutWorkflow",
+    "SGLangEngine",
     "Segment",
     "StalenessManager",
     "Trajectory",
+    "VLLMEngine",
+    "VisionRLVRWorkflow",
     "WorkflowTaskInput",
     "concat_padded",
 ]
@@ -60,7 +84,7 @@ def __getattr__(name: str) -> "Any":
     import importlib  # noqa: PLC0415
 
     try:
-        module = importlib.import_module(place if "." in place else f".{place}", __name__)
+        module = importlib.import_module(place if place.startswith("rollspan") else f".{place}", __name__)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "httpx"):
             raise

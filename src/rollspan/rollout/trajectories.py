@@ -27,6 +27,12 @@ Other keys are the workflow's own: tensors whose first axis is the batch, or lis
 NOT_WRITTEN: Final = -1
 """Version of a token that the model did not write."""
 
+_ALSO: Final = {
+    "input_ids": (torch.int32,),
+    "loss_mask": (torch.int32, torch.bool),
+}
+"""What a user's trajectory may have besides."""
+
 _OF_TOKENS: Final = {
     "input_ids": torch.int64,
     "attention_mask": torch.bool,
@@ -164,7 +170,7 @@ def _check_tensor(key: str, value: Any, dtype: torch.dtype, axes: Sequence[str])
     expected = f"expected {dtype} [{', '.join(axes)}]"
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{key!r} is a {type(value).__name__}; {expected}, a tensor")
-    if value.dtype != dtype or value.ndim != len(axes):
+    if (value.dtype != dtype and value.dtype not in _ALSO.get(key, ())) or value.ndim != len(axes):
         raise ValueError(f"{key!r} is {_describe(value)}; {expected}")
 
 
