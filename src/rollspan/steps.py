@@ -36,10 +36,12 @@ class Step(Work):
                 type(number).__name__,
             )
         self._counts: dict[str, int] = {}
+        self._profile: Any = None  # before anybody else can see it, and end it
         super().__init__(
             runtime, tracer, {semconv.STEP: self.number, **threads.here.about}, attributes, runtime.steps
         )
-        self._profile = runtime.profile(self.number) if runtime.settings.profile_steps else None
+        if runtime.settings.profile_steps:
+            self._profile = runtime.profile(self.number)
 
     def __repr__(self) -> str:
         return f"<rollspan step {self.number}>"

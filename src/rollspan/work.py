@@ -53,9 +53,9 @@ class Work(TraceLog):
             for span in self.open_spans():
                 self.end_span(span, end, late=True)
             self._change(self._sums())
-            self.row[END] = end
-            self._open.pop(self.trace_hex, None)
             self._write_end(end)
+            self.row[END] = end  # once the line is written: broken off before, it can be ended again
+            self._open.pop(self.trace_hex, None)
             if self.mirror is not None:
                 self.mirror.end(end)
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -90,21 +91,23 @@ def test_records_hold_what_happened(run: Run) -> None:
         assert record["phases"].keys() >= {"execution", "generate", "reward"}
         assert record["output_tokens"] > 0
         assert 0 <= record["reward"] <= 1
-        assert record["links"]["consume_step"] - record["weight_version_min"] <= 1
+        assert record["links"]["consume_step"] - record["weight_version_min"] <= 2
         assert record["links"]["consume_step"] >= record["links"]["dispatch_step"]
     assert any(record["weight_version_max"] > record["weight_version_min"] for record in consumed)
     assert any("toolcall" in record["phases"] for record in consumed)
     failed = [record for record in run.records if record["status"] == "failed"]
     assert {record["error_type"] for record in failed} == {"ValueError"}
+    groups = Counter(record["group_id"] for record in run.records)
+    assert {record["links"]["dispatch_step"] for record in run.records} == set(range(40))
+    assert set(groups.values()) == {1, 8}  # evaluation, and training
 
 
 def test_generations_cut_off_by_an_update_are_no_new_turns(run: Run) -> None:
     """A rollout has at most two turns (before and after the tool), however often its generation was resumed."""
-    generations = [
-        (record["turns"], len(record["phases"]["generate"])) for record in run.records if "turns" in record
-    ]
-    assert max(turns for turns, _ in generations) == 2
-    assert all(spans >= turns for turns, spans in generations)  # how many are resumed is the machine's affair
+    assert max(record["turns"] for record in run.records if "turns" in record) == 2
+    paused = [record for record in run.records if "generate_paused_s" in record]
+    assert paused
+    assert all(0 <= record["generate_paused_s"] <= record["generate_s"] for record in paused)
 
 
 def test_each_rollout_has_one_record(run: Run) -> None:
@@ -112,7 +115,7 @@ def test_each_rollout_has_one_record(run: Run) -> None:
     numbers = sorted(record["request_id"] for record in run.records)
     assert numbers == list(range(len(numbers)))
     finished = re.findall(r"(\d+) finished", run.shown)
-    assert len(numbers) >= int(finished[-1])
+    assert len({record["group_id"] for record in run.records}) >= int(finished[-1])
 
 
 def test_the_end_shows_table_waterfall_curve_and_what_to_do_next(run: Run) -> None:
@@ -158,11 +161,11 @@ def test_turned_off_the_same_program_leaves_nothing(tmp_path: Path) -> None:
     """Without rollspan turned on the trainer trains all the same, and writes no file."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import asyncio, sys\n"
+        "import sys\n"
         "from rollspan.demo.config import DemoConfig\n"
         "from rollspan.demo.run import run\n"
         "if __name__ == '__main__':\n"
-        "    done = asyncio.run(run(DemoConfig(steps=2), lambda report: print(report.step, report.reward)))\n"
+        "    done = run(DemoConfig(steps=2), lambda report: print(report.step, report.reward))\n"
         "    print(done, any(name.startswith('opentelemetry') for name in sys.modules))\n"
     )
     empty = tmp_path / "empty"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sys
 from collections.abc import AsyncIterator, Sequence
 
@@ -11,10 +12,9 @@ import pytest
 import pytest_asyncio
 import torch
 
-from rollspan.demo.client import EngineClient
 from rollspan.demo.config import DemoConfig
 from rollspan.demo.policy import Policy, dump_weights
-from rollspan.demo.run import server
+from rollspan.demo.serving import aserving
 from rollspan.demo.task import END, TOOL, VOCABULARY
 
 CONFIG = DemoConfig(seed=3)
@@ -27,7 +27,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     """A client of one server for all tests."""
-    async with server(CONFIG) as url, httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+    async with (
+        aserving(seed=CONFIG.seed) as url,
+        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client,
+    ):
         yield client
 
 
@@ -59,12 +62,20 @@ async def generate(http: httpx.AsyncClient, **body: object) -> dict[str, object]
 
 async def push(http: httpx.AsyncClient, policy: Policy, version: int) -> None:
     """Put the weights of `policy` into the server."""
-    await EngineClient(http).update_weights(dump_weights(policy), version)
+    body = {
+        "serialized_named_tensors": [base64.b64encode(dump_weights(policy)).decode()],
+        "weight_version": str(version),
+        "abort_all_requests": True,
+    }
+    assert (await http.post("/update_weights_from_tensor", json=body)).status_code == 200
 
 
 async def test_the_model_starts_under_sglangs_default_version() -> None:
     """A server that has got no weights yet is healthy and calls its version `default`, as SGLang does."""
-    async with server(CONFIG) as url, httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as fresh:
+    async with (
+        aserving(seed=CONFIG.seed) as url,
+        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as fresh,
+    ):
         assert (await fresh.get("/health")).status_code == 200
         info = (await fresh.get("/get_model_info")).json()
     assert info["weight_version"] == "default"
@@ -139,26 +150,6 @@ async def test_a_weight_update_aborts_what_is_under_way(http: httpx.AsyncClient)
     assert (await generate(http, sampling_params={"max_new_tokens": 1}))["meta_info"][
         "weight_version"
     ] == str(version)
-
-
-async def test_the_client_goes_on_where_an_update_cut_it_off(http: httpx.AsyncClient) -> None:
-    """The client joins the parts of an aborted generation into one whole one, and says under which versions."""
-    policy = lively_policy()
-    engine = EngineClient(http)
-    await engine.update_weights(dump_weights(policy), 0)
-    running = asyncio.create_task(engine.generate(PROMPT, max_new_tokens=3000, stop=[]))
-    version = 0
-    while not running.done():
-        await asyncio.sleep(0.1)
-        version += 1
-        await engine.update_weights(dump_weights(policy), version)
-    generation = running.result()
-    assert len(generation.weight_versions) > 1
-    assert generation.weight_versions == sorted(set(generation.weight_versions))
-    assert generation.finish_reason == "length"
-    assert len(generation.tokens) == 3000
-    wanted = logprobs_of(policy, PROMPT, generation.tokens, 1.0)
-    assert generation.logprobs == pytest.approx(wanted, abs=1e-3)
 
 
 async def test_one_request_can_be_aborted(http: httpx.AsyncClient) -> None:

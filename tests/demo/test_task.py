@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from rollspan.demo.config import DemoConfig
-from rollspan.demo.learner import group_advantages, pad
+from rollspan.demo.learner import group_advantages
 from rollspan.demo.policy import Policy, dump_weights, load_weights
 from rollspan.demo.task import END, EQUALS, PADDING, Task, next_digit, score, tasks
-from rollspan.demo.trainer import should_accept
-from rollspan.demo.workflow import Trajectory
+from rollspan.demo.trainer import teaches
 
 
 def test_tasks_depend_on_the_seed_alone() -> None:
@@ -20,6 +19,7 @@ def test_tasks_depend_on_the_seed_alone() -> None:
     first, again, other = (list(itertools.islice(tasks(DemoConfig(seed=s)), 50)) for s in (1, 1, 2))
     assert first == again != other
     assert [task.task_id for task in first] == list(range(50))
+    assert first != list(itertools.islice(tasks(DemoConfig(seed=1), evaluation=True), 50))
 
 
 @pytest.mark.parametrize(
@@ -53,27 +53,18 @@ async def test_the_tool_gives_the_next_digit() -> None:
     assert await next_digit(task, [1, 2, 3, 3]) == END
 
 
-def test_short_answers_are_refused() -> None:
-    """An answer of one digit and the end is refused, a longer one is accepted."""
-    for answer, accepted in (([4, END], False), ([4, 5, END], True)):
-        trajectory = Trajectory([], [], [])
-        trajectory.append([4, 5, EQUALS])
-        trajectory.append(answer, [-0.1] * len(answer))
-        assert should_accept(trajectory) is accepted
+def test_groups_whose_rewards_are_the_same_teach_nothing() -> None:
+    """They are refused, others are not."""
+    for rewards, accepted in (([0.5, 0.5], False), ([0.5, 0.6], True)):
+        assert teaches({"rewards": torch.tensor(rewards)}) is accepted
 
 
 def test_advantages_are_relative_to_the_group() -> None:
     """Advantages of a group sum to zero and rank as the rewards do; equal rewards give none."""
-    group = [Trajectory([], [], [], reward=reward) for reward in (0.0, 0.4, 0.8)]
-    advantages = group_advantages(group)
+    advantages = group_advantages(torch.tensor([0.0, 0.4, 0.8]))
     assert float(advantages.sum()) == pytest.approx(0, abs=1e-6)
     assert advantages[0] < advantages[1] < advantages[2]
-    assert group_advantages(group[:1] * 4).tolist() == [0, 0, 0, 0]
-
-
-def test_rows_are_padded_on_the_right() -> None:
-    """Rows of different lengths become one tensor, filled up on the right."""
-    assert pad([[1, 2], [3]], 9).tolist() == [[1, 2], [3, 9]]
+    assert group_advantages(torch.zeros(4)).tolist() == [0, 0, 0, 0]
 
 
 def test_weights_survive_the_way_over_http() -> None:

@@ -348,3 +348,19 @@ def test_sessions_that_signal_handlers_break_off_have_a_verdict(
         ("failed", "workflow_exception", False),
         ("dropped", "cancelled", False),
     }
+
+
+RAISING_IN_STEPS = RAISING_HANDLER.replace(
+    'with rollspan.session(task_id=1), rollspan.phase("generate"):\n                rollspan.record_generation(output_tokens=1)',
+    "with rollspan.step(1):\n                pass",
+)
+
+
+def test_steps_that_signal_handlers_break_off_end(
+    run_program: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Wherever in the beginning or the end of a step an exception of a handler comes, the process ends it in order."""
+    assert "rollspan.step(1)" in RAISING_IN_STEPS
+    done = run_program(RAISING_IN_STEPS)
+    assert "internal error" not in done.stderr
+    assert "not everything was delivered" not in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import io
 import os
@@ -81,7 +80,7 @@ def train(console: Console, steps: int) -> tuple[list[float], bool]:
     from rollspan.demo.run import run  # noqa: PLC0415
 
     with Watch(console, steps) as watch:
-        finished = asyncio.run(run(DemoConfig(steps=steps), watch.step))
+        finished = run(DemoConfig(steps=steps), watch.step)
     return watch.rewards, finished
 
 

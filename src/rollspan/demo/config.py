@@ -23,20 +23,25 @@ class DemoConfig:
     # The size of a step.
     groups_per_step: int = 10
     group_size: int = 8
-    spare_samples: int = 1  # beyond group_size; whoever still runs when the group is full is cancelled
-    smallest_group: int = 3  # a group with fewer accepted rollouts teaches nothing
-    groups_looked_at: int = 60  # in search of groups_per_step useful ones
+    smallest_group: int = 6  # a group with fewer good rollouts is thrown away
 
     # How far rollouts may run ahead of training.
-    groups_ahead: int = 22
-    queue_size: int = 190  # rollouts; less than groups_ahead asks for at the start
-    runners: int = 24  # rollouts running at the same time
-    max_lag: int = 1  # weight versions between a rollout and the step that learns from it
+    max_staleness: int = (
+        2  # weight versions between a rollout's oldest token and the step that learns from it
+    )
+    queue_size: int = 33  # groups; more than three steps ask for, and less than an evaluation on top of that
+    runners: int = 12  # groups that run at the same time
 
     # Rollouts.
     max_prompt_tokens: int = 8
     long_prompt_probability: float = 0.02  # that a task's prompt is longer
     max_new_tokens: int = 8
-    rollout_timeout_s: float = 3.0
+    rollout_timeout_s: float = 8.0
+    slow_tool_probability: float = 0.02  # that a task's tool takes as long as several steps
+    slow_tool_s: float = 5.0
     tool_hang_probability: float = 0.01  # that a task's tool never answers
     reward_workers: int = 1
+
+    # Evaluation, in what room the queue has.
+    evaluate_every: int = 10  # steps
+    evaluation_tasks: int = 16

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from rollspan.rollout.requests import Tokenizer
+
 
 class BadRequestError(ValueError):
     """What was asked for cannot be done; the message says why and what would do."""
@@ -120,3 +122,10 @@ def tokens_of(value: Any, name: str, vocabulary: int) -> list[int]:
 def are_tokens(values: Sequence[Any], vocabulary: int) -> bool:
     """Whether all are whole numbers of the vocabulary."""
     return all(type(value) is int and 0 <= value < vocabulary for value in values)
+
+
+def text_of(output: Sequence[int], tokenizer: Tokenizer | None, since: int = 0) -> str:
+    """What the tokens from `since` on add to the text of `output`; numbers where there is no tokenizer."""
+    if tokenizer is not None:
+        return tokenizer.decode(output).removeprefix(tokenizer.decode(output[:since]) if since else "")
+    return "".join(f" {token}" for token in output[since:])[0 if since else 1 :]

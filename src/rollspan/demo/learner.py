@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from rollspan import perf
 from rollspan.demo.config import DemoConfig
 from rollspan.demo.policy import Policy
-from rollspan.demo.task import PADDING
-from rollspan.demo.workflow import Trajectory
+from rollspan.rollout import Trajectory, concat_padded
 
 
 class Learner:
@@ -21,13 +22,11 @@ class Learner:
         self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate)
 
     @perf.trace_perf("learn", category="compute")
-    def learn(self, groups: list[list[Trajectory]]) -> None:
+    def learn(self, groups: Sequence[Trajectory]) -> None:
         """A few updates on one batch of groups."""
-        advantages = torch.cat([group_advantages(group) for group in groups])[:, None]
-        batch = [trajectory for group in groups for trajectory in group]
-        tokens = pad([t.tokens for t in batch], PADDING).long()
-        mask = pad([t.mask for t in batch], False)[:, 1:].float()
-        old = pad([t.logprobs for t in batch], 0.0)[:, 1:]
+        advantages = torch.cat([group_advantages(group["rewards"]) for group in groups])[:, None]
+        batch = concat_padded(groups)
+        tokens, mask, old = batch["input_ids"], batch["loss_mask"][:, 1:], batch["logprobs"][:, 1:]
         low, high = 1 - self._config.clip, 1 + self._config.clip
         for _ in range(self._config.epochs):
             with perf.trace_scope("forward", category="compute"):
@@ -40,19 +39,12 @@ class Learner:
                 loss = -((gain + self._config.entropy_bonus * entropy) * mask).sum() / mask.sum()
             with perf.trace_scope("backward", category="compute"):
                 self._optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             with perf.trace_scope("optimizer", category="compute"):
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
                 self._optimizer.step()
 
 
-def group_advantages(group: list[Trajectory]) -> Tensor:
-    """How much better each rollout of a group is than the group, in the group's own scale."""
-    rewards = torch.tensor([trajectory.reward for trajectory in group])
+def group_advantages(rewards: Tensor) -> Tensor:
+    """How much better each rollout of a group is than the group, in the group's own scale: [rollouts]."""
     return (rewards - rewards.mean()) / (rewards.std() + 0.1)
-
-
-def pad(rows: list[list[int]] | list[list[bool]] | list[list[float]], filler: float) -> Tensor:
-    """One tensor of rows of different lengths, filled up on the right."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])

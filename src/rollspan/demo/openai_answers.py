@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from rollspan.demo.generation import Generation
+from rollspan.demo.generation import Generation, text_of
 from rollspan.rollout.requests import Tokenizer
 
 TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
@@ -71,9 +71,8 @@ class Kind(ABC):
             choice["token_ids"] = generation.output[since:]
         return choice
 
-    def _text(self) -> str:
-        output = self.generation.output
-        return " ".join(map(str, output)) if self._tokenizer is None else self._tokenizer.decode(output)
+    def _text(self, since: int = 0) -> str:
+        return text_of(self.generation.output, self._tokenizer, since)
 
     def _name(self, token: int) -> str:
         if self.body.get("return_tokens_as_token_ids"):
@@ -86,15 +85,6 @@ class Kind(ABC):
             (self._name(token), logprob)
             for token, logprob in zip(generation.output[since:], generation.logprobs[since:], strict=True)
         ]
-
-    def _new_text(self, since: int) -> str:
-        """What the tokens since then add to the text."""
-        before = self.generation.output[:since]
-        if self._tokenizer is None:
-            return "".join(f" {token}" for token in self.generation.output[since:]).removeprefix(
-                "" if since else " "
-            )
-        return self._text().removeprefix(self._tokenizer.decode(before))
 
     @abstractmethod
     def _wants_logprobs(self) -> bool: ...
@@ -132,7 +122,7 @@ class Completion(Kind):
         return {"text": self._text()}
 
     def _delta(self, since: int) -> dict[str, Any]:
-        return {"text": self._new_text(since)}
+        return {"text": self._text(since)}
 
     def _place_prompt(self, envelope: dict[str, Any], choice: dict[str, Any]) -> None:
         choice["prompt_token_ids"] = self.generation.prompt
@@ -165,7 +155,7 @@ class Chat(Kind):
     def _delta(self, since: int) -> dict[str, Any]:
         role = {} if since else {"role": "assistant"}
         if not self.body.get("tools"):
-            return {"delta": {**role, "content": self._new_text(since)}}
+            return {"delta": {**role, "content": self._text(since)}}
         if self.generation.finish_reason is None:
             return {"delta": role}
         content = self._content()

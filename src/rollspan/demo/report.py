@@ -55,16 +55,18 @@ class Watch:
     def step(self, report: StepReport) -> None:
         """One more step is done."""
         self.rewards.append(report.reward)
-        counts = report.counts
+        stats = report.stats
         line = (
-            f"reward {report.reward:.2f}  rollouts: {counts.enqueued} queued, "
-            f"{counts.running} running, {counts.finished} finished"
+            f"reward {report.reward:.2f}  groups: {stats.enqueued} queued, {stats.running} running, "
+            f"{stats.accepted + stats.rejected} finished"
         )
+        if report.evaluation is not None:
+            line += f"  evaluation {report.evaluation:.2f}"
         self._live.update(self._bar, advance=1, description=line)
         if self._live.disable and (
             report.step == 0 or report.step % 5 == 4 or report.step + 1 == self._steps
         ):
-            self._console.print(f"step {report.step + 1}/{self._steps}  {line}")
+            self._console.print(f"step {report.step + 1}/{self._steps}  {line}", soft_wrap=True)
 
 
 def reward_chart(rewards: Sequence[float], width: int, *, ascii_only: bool = False) -> Text:

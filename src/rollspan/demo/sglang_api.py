@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rollspan.demo.engine import Engine
-from rollspan.demo.generation import BadRequestError, Generation, Sampling, tokens_of
+from rollspan.demo.generation import BadRequestError, Generation, Sampling, text_of, tokens_of
 from rollspan.demo.http import HttpRequest, Reply, Routes
 
 
@@ -89,8 +89,7 @@ class SGLangApi:
         if with_logprobs:
             pairs = zip(generation.logprobs[since:], output, strict=True)
             meta["output_token_logprobs"] = [[logprob, token, None] for logprob, token in pairs]
-        tokenizer = self._engine.tokenizer
-        text = " ".join(map(str, output)) if tokenizer is None else tokenizer.decode(output)
+        text = text_of(generation.output, self._engine.tokenizer, since)
         return {"text": text, "output_ids": output, "meta_info": meta}
 
     async def _abort(self, request: HttpRequest) -> Reply:

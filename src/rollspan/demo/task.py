@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import rollspan
 from rollspan.demo.config import DemoConfig
 
 # Tokens 0 to 9 are the digits.
@@ -21,11 +22,11 @@ VOCABULARY = 14
 
 @dataclass(frozen=True)
 class Task:
-    """Digits to sort; `tool_hangs` says that this task's tool will never answer."""
+    """Digits to sort; `tool_takes_s` is how long this task's tool takes beyond the usual, for ever where infinite."""
 
     task_id: int
     digits: tuple[int, ...]
-    tool_hangs: bool = False
+    tool_takes_s: float = 0.0
 
     @property
     def prompt(self) -> list[int]:
@@ -33,18 +34,17 @@ class Task:
         return [*self.digits, EQUALS]
 
 
-def tasks(config: DemoConfig) -> Iterator[Task]:
-    """Endless tasks, the same for the same seed."""
-    rng = random.Random(config.seed)
-    task_id = 0
-    while True:
+def tasks(config: DemoConfig, *, evaluation: bool = False) -> Iterator[Task]:
+    """Endless tasks, the same for the same seed; those for evaluation are others, and their tools are quick."""
+    rng = random.Random(f"{config.seed} {evaluation}")
+    for task_id in itertools.count():
         too_long = rng.random() < config.long_prompt_probability
         digits = tuple(rng.randrange(10) for _ in range(config.digits * (3 if too_long else 1)))
-        yield Task(task_id, digits, tool_hangs=rng.random() < config.tool_hang_probability)
-        task_id += 1
+        slow, hangs = (rng.random() < p for p in (config.slow_tool_probability, config.tool_hang_probability))
+        takes = math.inf if hangs else config.slow_tool_s if slow else 0.0
+        yield Task(task_id, digits, 0.0 if evaluation else takes)
 
 
-@rollspan.phase("reward")
 def score(digits: Sequence[int], answer: Sequence[int]) -> float:
     """Share of the tokens of `answer` (END included) that stand where they should, 0 to 1.
 
@@ -53,15 +53,11 @@ def score(digits: Sequence[int], answer: Sequence[int]) -> float:
     if answer[0] in (EQUALS, PADDING):
         raise ValueError(f"an answer begins with a digit, not with token {answer[0]}")
     wanted = [*sorted(digits), END]
-    reward = sum(given == right for given, right in zip(answer, wanted, strict=False)) / len(wanted)
-    rollspan.record_reward(reward, "sorted")
-    return reward
+    return sum(given == right for given, right in zip(answer, wanted, strict=False)) / len(wanted)
 
 
 async def next_digit(task: Task, answer: Sequence[int]) -> int:
     """The tool: the smallest digit that `answer` still lacks (END where it lacks none)."""
-    if task.tool_hangs:
-        await asyncio.sleep(3600)
-    await asyncio.sleep(0.001 * len(answer))  # a remote tool takes its time
+    await asyncio.sleep(min(task.tool_takes_s, 3600) + 0.001 * len(answer))  # a remote tool takes its time
     left = Counter(task.digits) - Counter(answer)
     return min(left, default=END)

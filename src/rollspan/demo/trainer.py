@@ -1,92 +1,67 @@
-"""The trainer: collects groups of rollouts, learns from them, pushes the new weights. Read this file first."""
+"""The trainer: takes batches of groups of rollouts, learns from them, pushes the new weights. Read this file first."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import rollspan
 from rollspan import perf
-from rollspan.demo.client import EngineClient
 from rollspan.demo.config import DemoConfig
 from rollspan.demo.learner import Learner
 from rollspan.demo.policy import dump_weights
-from rollspan.demo.rollouts import Counts, Group, Rollouts
-from rollspan.demo.task import Task
-from rollspan.demo.workflow import Trajectory
+from rollspan.demo.task import tasks
+from rollspan.demo.workflow import SortWorkflow
+from rollspan.rollout import RolloutExecutor, Trajectory
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did. `reward` is the mean over all rollouts that it looked at, those it dropped included."""
+    """What a step did. `reward` is the mean over the rollouts that it learned from; `stats` counts groups."""
 
     step: int
     reward: float
-    counts: Counts
+    stats: rollspan.RolloutStats
+    evaluation: float | None = None
 
 
-def should_accept(trajectory: Trajectory) -> bool:
-    """Refuse answers of one digit: they teach the policy to give up."""
-    prompt_length = trajectory.mask.index(True)
-    return len(trajectory.tokens) - prompt_length > 2
+def teaches(group: Trajectory) -> bool:
+    """Whether there is anything to learn from a group: where all rewards are the same, none is better than others."""
+    return bool(group["rewards"].std() > 0)
 
 
-class Trainer:
-    """Trains while the rollouts for the next steps already run."""
-
-    def __init__(
-        self, config: DemoConfig, engine: EngineClient, rollouts: Rollouts, tasks: Iterator[Task]
-    ) -> None:
-        self._config = config
-        self._engine = engine
-        self._rollouts = rollouts
-        self._tasks = tasks
-        self._learner = Learner(config)
-
-    async def run(self, report: Callable[[StepReport], None]) -> None:
-        """Train for the configured number of steps; `report` is called after each."""
-        await self._push_weights(0)
-        for step in range(self._config.steps):
-            with perf.step(step):
-                if step == 0:
-                    for _ in range(self._config.groups_ahead):
-                        self._rollouts.submit(next(self._tasks))
-                with perf.trace_scope("collect", category="scheduler"):
-                    batch, reward = await self._collect(step)
-                if batch:
-                    await asyncio.to_thread(self._learner.learn, batch)
-                with perf.trace_scope("update_weights", category="comm", args={"weight_version": step + 1}):
-                    await self._push_weights(step + 1)
-            report(StepReport(step, reward, replace(self._rollouts.counts)))
-
-    async def _collect(self, step: int) -> tuple[list[list[Trajectory]], float]:
-        """Groups to learn from, and the mean reward of all rollouts seen on the way to them."""
-        batch: list[list[Trajectory]] = []
-        rewards: list[float] = []
-        for _ in range(self._config.groups_looked_at):
-            group = await self._rollouts.next_group()
-            self._rollouts.submit(next(self._tasks))  # one out, one in
-            trajectories = group.trajectories
-            rewards += [trajectory.reward for trajectory in trajectories]
-            if any(step - min(t.weight_versions) > self._config.max_lag for t in trajectories):
-                drop(group, "stale_weight")
-            elif len(trajectories) < self._config.smallest_group or len({t.reward for t in trajectories}) < 2:
-                drop(group, "group_filtered")
-            else:
-                for sample in group.accepted:
-                    sample.session.mark_consumed()
-                batch.append(trajectories)
-            if len(batch) == self._config.groups_per_step:
-                break
-        if not rewards:
-            raise RuntimeError("not one rollout succeeds any more") from self._rollouts.last_error
-        return batch, sum(rewards) / len(rewards)
-
-    async def _push_weights(self, version: int) -> None:
-        await self._engine.update_weights(dump_weights(self._learner.policy), version)
+def train(
+    config: DemoConfig,
+    executor: RolloutExecutor,
+    workflow: SortWorkflow,
+    report: Callable[[StepReport], None],
+) -> None:
+    """Train while the rollouts for the next steps already run; `report` is called after each step."""
+    learner = Learner(config)
+    executor.update_weights(dump_weights(learner.policy), 0)
+    items = tasks(config)
+    for step in range(config.steps):
+        with perf.step(step):
+            with perf.trace_scope("collect", category="scheduler"):
+                batch = executor.prepare_batch(items, workflow, teaches)
+            learner.learn(batch)
+            with perf.trace_scope("update_weights", category="comm", args={"weight_version": step + 1}):
+                executor.update_weights(dump_weights(learner.policy), step + 1)
+            evaluation = None
+            if step % config.evaluate_every == config.evaluate_every - 1:
+                evaluation = evaluate(config, executor, workflow)
+        rewards = [float(reward) for group in batch for reward in group["rewards"]]
+        report(StepReport(step, sum(rewards) / len(rewards), executor.get_stats(), evaluation))
 
 
-def drop(group: Group, reason: str) -> None:
-    """Throw away what was accepted of a group."""
-    for sample in group.accepted:
-        sample.session.mark_dropped(reason)
+@perf.trace_perf("evaluate", category="scheduler")
+def evaluate(config: DemoConfig, executor: RolloutExecutor, workflow: SortWorkflow) -> float | None:
+    """The mean reward on tasks that are never trained on; of as many as there is room for in the queue."""
+    items = tasks(config, evaluation=True)
+    asked = [
+        executor.submit(next(items), workflow, group_size=1, is_eval=True)
+        for _ in range(config.evaluation_tasks)
+    ]
+    done = [executor.wait_for_task(number) for number in asked if number is not None]
+    rewards = [float(one["rewards"]) for one in done if one is not None]
+    return sum(rewards) / len(rewards) if rewards else None

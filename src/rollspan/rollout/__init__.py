@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     from .errors import EngineError, RolloutError
     from .executor import RolloutExecutor
     from .requests import GenerationHyperparameters, ModelRequest, ModelResponse, Segment
-    from .reward import AsyncReward
+    from .reward import AsyncReward, RewardError, RewardTimeoutError
     from .staleness import StalenessManager
-    from .trajectories import Trajectory, concat_padded
+    from .trajectories import Trajectory, TrajectoryBuilder, concat_padded
     from .workflow import RolloutWorkflow, WorkflowTaskInput
     from .workflows.multi_turn import MultiTurnWorkflow
     from .workflows.multi_turn_chat import MultiTurnChatWorkflow
     from .workflows.rlvr import RLVRWorkflow
+    from .workflows.templates import ChatTemplateError
+    from .workflows.tools import ToolCall
     from .workflows.vision_rlvr import VisionRLVRWorkflow
 
 _PLACES = {
     "AsyncReward": "reward",
+    "ChatTemplateError": "workflows.templates",
     "EngineError": "errors",
     "GenerationHyperparameters": "requests",
     "InferenceEngine": "engine",
@@ -36,6 +39,8 @@ _PLACES = {
     "MultiTurnWorkflow": "workflows.multi_turn",
     "OpenAIEngine": "engines.openai",
     "RLVRWorkflow": "workflows.rlvr",
+    "RewardError": "reward",
+    "RewardTimeoutError": "reward",
     "RolloutError": "errors",
     "RolloutExecutor": "executor",
     "RolloutStats": "rollspan.stats",
@@ -43,7 +48,9 @@ _PLACES = {
     "SGLangEngine": "engines.sglang",
     "Segment": "requests",
     "StalenessManager": "staleness",
+    "ToolCall": "workflows.tools",
     "Trajectory": "trajectories",
+    "TrajectoryBuilder": "trajectories",
     "VLLMEngine": "engines.vllm",
     "VisionRLVRWorkflow": "workflows.vision_rlvr",
     "WorkflowTaskInput": "workflow",
@@ -52,6 +59,7 @@ _PLACES = {
 
 __all__ = [
     "AsyncReward",
+    "ChatTemplateError",
     "EngineError",
     "GenerationHyperparameters",
     "InferenceEngine",
@@ -61,6 +69,8 @@ __all__ = [
     "MultiTurnWorkflow",
     "OpenAIEngine",
     "RLVRWorkflow",
+    "RewardError",
+    "RewardTimeoutError",
     "RolloutError",
     "RolloutExecutor",
     "RolloutStats",
@@ -68,7 +78,9 @@ __all__ = [
     "SGLangEngine",
     "Segment",
     "StalenessManager",
+    "ToolCall",
     "Trajectory",
+    "TrajectoryBuilder",
     "VLLMEngine",
     "VisionRLVRWorkflow",
     "WorkflowTaskInput",

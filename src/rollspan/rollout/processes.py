@@ -198,12 +198,10 @@ class _Worker:
 
     def run(self, call: _Call, timeout: float) -> tuple[bool, Any]:
         """Whether the function returned, and what; or what it raised."""
-        if self._now is None or not self._send(
-            call, *self._now
-        ):  # it may have died while it had nothing to do
-            self.end()
-            if not self._send(call, *self._started()):
-                raise self._lost()
+        if self._now is None or not self._takes(call, timeout):  # it may have died while it had nothing to do
+            self._start()
+            if not self._takes(call, timeout):
+                raise ProcessLostError("a new process ended before it took the call")
         return self._receive(timeout, "answered")  # type: ignore[no-any-return]
 
     def end(self) -> None:
@@ -214,7 +212,7 @@ class _Worker:
             self._crew.end(process)
             pipe.close()
 
-    def _started(self) -> tuple[BaseProcess, Connection]:
+    def _start(self) -> None:
         self._now = self._crew.start()
         try:
             self._receive(_START_LIMIT_S, "started")
@@ -223,16 +221,23 @@ class _Worker:
                 f"a process did not start: {error}. What it printed says why; a program that starts processes must be "
                 "importable, with what it runs below `if __name__ == '__main__':`"
             ) from error
-        return self._now
 
-    @staticmethod
-    def _send(call: _Call, process: BaseProcess, pipe: Connection) -> bool:
-        """Whether the process has got the call. Raises ProcessLostError for one that was cancelled meanwhile."""
+    def _takes(self, call: _Call, timeout: float) -> bool:
+        """Whether the process has taken the call; if not, it has ended, and the call was not made.
+
+        Raises ProcessLostError for a call that was cancelled meanwhile.
+        """
+        assert self._now is not None
+        process, pipe = self._now
         if not call.enter(process):
             raise ProcessLostError("the call was cancelled")
         try:
             pipe.send_bytes(call.payload)
-        except OSError:
+            self._receive(timeout, "taken the call")
+        except CallTimeoutError:
+            raise
+        except (OSError, ProcessLostError):
+            self.end()
             return False
         return True
 
@@ -264,9 +269,8 @@ class _Worker:
 def _kill(process: BaseProcess) -> None:
     """End a process and what it started. Its children are in its group."""
     if process.is_alive() and process.pid is not None:
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # it has not come to make its group, or there are none here
+        # It may not have come to make its group, or there are none on this system.
+        with contextlib.suppress(OSError, AttributeError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
 
@@ -278,7 +282,9 @@ def _serve(pipe: Connection, needs: Any) -> None:
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
         while True:
-            pipe.send_bytes(_answer(pipe.recv_bytes()))
+            payload = pipe.recv_bytes()
+            pipe.send(None)  # from here on the call is being made
+            pipe.send_bytes(_answer(payload))
 
 
 def _answer(payload: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import rollspan
@@ -11,7 +12,7 @@ from .trajectories import Trajectory
 from .workflow import RolloutWorkflow, WorkflowTaskInput
 
 _NAMES: Final = ("task_id", "query_id", "qid", "id")
-"""Where an item of a dataset may have its name."""
+"""Where an item of a dataset may have its name: keys of a mapping, attributes of anything else."""
 
 ShouldAccept = Callable[[Trajectory], bool]
 
@@ -97,9 +98,9 @@ class Submission:
 
 
 def _name_of(data: Any, number: int) -> int | str:
-    if isinstance(data, Mapping):
-        for name in _NAMES:
-            found = data.get(name)
-            if type(found) is int or type(found) is str:
-                return found
+    get = data.get if isinstance(data, Mapping) else partial(getattr, data)
+    for name in _NAMES:
+        found = get(name, None)
+        if type(found) is int or type(found) is str:
+            return found
     return number

@@ -26,12 +26,11 @@ from .http import (
     encoded,
     message_of,
     refuse,
-    words_of,
 )
 from .protocol import Dialect, Part, Piece
-from .servers import Server, Servers
+from .servers import Server, Servers, words_of
 
-MOST_EMPTY_ABORTS: Final = 20
+MOST_EMPTY_ABORTS: Final = 6
 """Answers cut off before their first token, one after the other, without a pause or an update from here."""
 GRACE_S: Final = 5.0
 """How long a server that was told to abort may take to send what it has."""
@@ -46,6 +45,7 @@ class Means:
     servers: Servers
     gate: Gate
     version: Callable[[], int]
+    pushed: Callable[[], bool]
     request_timeout: float
     retries: int
     stream: bool
@@ -105,6 +105,8 @@ class Generating:
             "prompt": self._request.messages,
             "completion": response.message or response.text or None,
         }
+        if len(response.segments) > 1 or any(segment.paused_s for segment in response.segments):
+            described["segments"] = response.segments
         rollspan.record_generation(**{key: value for key, value in described.items() if value is not None})
         return response
 
@@ -187,6 +189,10 @@ class Generating:
                 ending=lambda: self._abort_at(server, rid),
             )
             complete = piece.finish_reason is not None
+            if piece.other_weights and means.pushed():
+                server.behind = f"is back with weights of version {piece.other_weights}"
+                piece.tokens, piece.logprobs, piece.finish_reason = [], [], None
+                return LostError(f"{server.address} {server.behind}, which were not pushed")
             if not complete and not self._given_up.done():
                 return LostError("the answer ended before it was complete")
         except RefusedError as error:
@@ -196,7 +202,11 @@ class Generating:
             return error
         except asyncio.TimeoutError:
             return asyncio.TimeoutError(f"no answer within request_timeout={means.request_timeout} s")
-        except REPEATABLE as error:
+        except (RuntimeError, *REPEATABLE) as error:
+            if means.connections.generations.is_closed:
+                raise EngineError("the engine was closed while it generated") from error
+            if isinstance(error, RuntimeError):
+                raise
             means.servers.failed(server, words_of(error))
             return error
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -210,9 +220,12 @@ class Generating:
     async def _exchange(
         self, server: Server, path: str, content: bytes, headers: dict[str, str], piece: Piece
     ) -> None:
-        read, client = self._means.dialect, self._means.connections.generations
+        read, connections = self._means.dialect, self._means.connections
         url = server.address + path
-        async with client.stream("POST", url, content=content, headers=headers) as response:
+        async with (
+            connections.slots,
+            connections.generations.stream("POST", url, content=content, headers=headers) as response,
+        ):
             if not response.is_success or "event-stream" not in response.headers.get("content-type", ""):
                 await response.aread()
                 refuse(response)
@@ -259,7 +272,7 @@ class Generating:
             return False
 
         async def tell() -> None:
-            with contextlib.suppress(RefusedError, *REPEATABLE):
+            with contextlib.suppress(Exception):  # it may be gone, or the engine closed
                 await self._means.connections.ask(server, call, GRACE_S)
 
         self._means.in_background(tell())

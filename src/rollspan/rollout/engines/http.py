@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,7 +17,9 @@ from .servers import Server
 NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """No connection came about: the server knows nothing of the request."""
 CONNECT_TIMEOUT_S: Final = 10.0
-KEPT_IDLE_S: Final = 4.0  # common servers close idle connections after five
+POOLS: Final = 32
+# Common servers close idle connections after five seconds.
+KEPT: Final = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4.0)
 FIRST_BACKOFF_S: Final = 0.1
 LONGEST_BACKOFF_S: Final = 5.0
 OVERLOADED: Final = (408, 429)
@@ -48,28 +51,49 @@ REPEATABLE: Final = (httpx.TransportError, LostError, asyncio.TimeoutError)
 """What ends a request of which nobody knows what became; repeated only where that has no side effect."""
 
 
-class Connections:
-    """Two pools of connections: one for generations, and one for what has a side effect.
+class SpreadTransport(httpx.AsyncBaseTransport):
+    """Many small pools in the place of a large one, asked in turn.
 
-    The second keeps none open: a connection that a server closes in the moment in which it is used again would
-    leave it unknown whether the request had arrived.
+    A pool looks through all of its connections at every request, and again at its end: with thousands at once that
+    costs more than everything else.
+    """
+
+    def __init__(self) -> None:
+        verify = httpx.create_ssl_context(trust_env=False)
+        self._pools = [
+            httpx.AsyncHTTPTransport(verify=verify, limits=KEPT, trust_env=False) for _ in range(POOLS)
+        ]
+        self._turn = itertools.cycle(self._pools)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it by the next pool."""
+        return await next(self._turn).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close all."""
+        for pool in self._pools:
+            await pool.aclose()
+
+
+class Connections:
+    """Connections for generations, and others for what has a side effect.
+
+    Of the second kind none is kept open: a connection that a server closes in the moment in which it is used again
+    would leave it unknown whether the request had arrived.
     """
 
     def __init__(self, *, max_connections: int, trust_env: bool, headers: Mapping[str, str]) -> None:
-        def client(limits: httpx.Limits) -> httpx.AsyncClient:
+        def client(**options: Any) -> httpx.AsyncClient:
             timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
             return httpx.AsyncClient(
-                limits=limits, timeout=timeout, trust_env=trust_env, headers=headers, follow_redirects=False
+                timeout=timeout, trust_env=trust_env, headers=headers, follow_redirects=False, **options
             )
 
-        self.generations = client(
-            httpx.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=KEPT_IDLE_S,
-            )
-        )
-        self._single = client(httpx.Limits(max_connections=None, max_keepalive_connections=0))
+        self.slots = asyncio.Semaphore(max_connections)
+        """One for each generation that is under way."""
+        # httpx looks for proxies only where it makes the pool.
+        self.generations = client(limits=KEPT) if trust_env else client(transport=SpreadTransport())
+        self._single = client(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
 
     async def ask(self, server: Server, call: Call, timeout: float) -> dict[str, Any]:
         """Send one request over a connection of its own, and give the JSON object answered, {} where it is none.
@@ -133,8 +157,3 @@ def backoff(attempt: int, jitter: random.Random) -> float:
     """Seconds to wait before the repetition `attempt` (1, 2, ...): twice as long each time, half of it by chance."""
     longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (attempt - 1))
     return longest * (0.5 + 0.5 * jitter.random())
-
-
-def words_of(error: BaseException) -> str:
-    """An error, in words that are never empty."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -60,6 +60,8 @@ class Piece:
     """`stop`, `length`, `tool_calls`, `abort`; None while there is more to come."""
     weight_version: int | None = None
     """As the server says it, where that is a whole number."""
+    other_weights: str = ""
+    """What the server calls its weights, where that is no number: none that an engine has pushed."""
     prompt_tokens: int | None = None
     prompt_token_ids: list[int] | None = None
     cached_tokens: int | None = None

@@ -281,6 +281,8 @@ class RemoteEngine:
         if self._means is None or self._loop is None or (self._loop is not loop and self._loop.is_closed()):
             self._loop, self._changing, self._background = loop, None, set()
             self._gate.move()
+            for server in self._servers.all:  # whoever was probed there is asked here
+                server.healthy, server.under_way = True, 0
             self._servers = Servers(self._servers.all, self._balance, self._probe_interval, self._probe)
             self._means = Means(
                 self._dialect,
@@ -290,6 +292,7 @@ class RemoteEngine:
                 self._servers,
                 self._gate,
                 self.get_version,
+                lambda: self._pushed,
                 self._request_timeout,
                 self._retries,
                 self._stream,

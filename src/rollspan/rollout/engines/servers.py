@@ -87,7 +87,7 @@ class Servers:
                 try:
                     await self.probe(server)
                 except Exception as error:  # noqa: BLE001 - it is not back, whatever it says
-                    server.last_error = str(error) or type(error).__name__
+                    server.last_error = words_of(error)
                 else:
                     server.healthy = True
         finally:
@@ -134,3 +134,8 @@ def _server_at(address: object) -> Server:
     if port is None:
         port = 443 if parts.scheme == "https" else 80
     return Server(url.rstrip("/"), parts.hostname, port)
+
+
+def words_of(error: BaseException) -> str:
+    """An error, in words that are never empty."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -82,7 +82,10 @@ class SGLangDialect(Dialect):
             piece.text += event.get("text") or ""
         piece.prompt_tokens = meta.get("prompt_tokens")
         piece.cached_tokens = meta.get("cached_tokens")
-        piece.weight_version = whole_number(meta.get("weight_version"))
+        version = meta.get("weight_version")
+        piece.weight_version = whole_number(version)
+        if version is not None and piece.weight_version is None:
+            piece.other_weights = str(version)
 
     def aborting(self, rid: str) -> Call:
         """`/abort_request`."""

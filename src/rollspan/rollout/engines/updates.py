@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from rollspan.rollout.errors import EngineError
 
-from .http import NOT_SENT, Connections, RefusedError, backoff, words_of
+from .http import NOT_SENT, Connections, RefusedError, backoff
 from .protocol import Call
-from .servers import Server
+from .servers import Server, words_of
 
 
 class Outcome:
