@@ -350,9 +350,8 @@ def test_sessions_that_signal_handlers_break_off_have_a_verdict(
     }
 
 
-RAISING_IN_STEPS = RAISING_HANDLER.replace(
-    'with rollspan.session(task_id=1), rollspan.phase("generate"):\n                rollspan.record_generation(output_tokens=1)',
-    "with rollspan.step(1):\n                pass",
+RAISING_IN_STEPS = "with rollspan.step(1):".join(
+    RAISING_HANDLER.split('with rollspan.session(task_id=1), rollspan.phase("generate"):')
 )
 
 
