@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ import rollspan
 from rollspan import perf
 from rollspan.rollout import RolloutError, RolloutExecutor, Trajectory, WorkflowTaskInput
 from rollspan.testing import Recording
+from tests.faults.jobs import in_file
 
 from .workflows import NullEngine, Steps, for_ever, one_token, trajectory
 
@@ -682,6 +685,53 @@ def test_who_waits_is_told_of_the_end(engine: NullEngine) -> None:
     executor.close()
     thread.join()
     assert "closed" in str(raised[0])
+
+
+def test_what_runs_on_the_loop_for_somebody_ends_with_it(engine: NullEngine) -> None:
+    """Who waits for a coroutine in another thread does not wait for ever when the executor is closed."""
+    executor = RolloutExecutor(engine)
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            executor.run(asyncio.sleep(3600))
+        except BaseException as error:  # noqa: BLE001 - a cancellation is none of its own kind in 3.10
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.05)
+    executor.close()
+    thread.join(30)
+    assert len(ended) == 1
+
+
+def test_an_executor_that_nobody_closes_does_not_keep_a_program_from_ending(
+    run_program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """With rollouts that run, wait and hang the program ends in order; each has its record."""
+    done = run_program(
+        "import asyncio, time\n"
+        "from rollspan.rollout import RolloutExecutor\n"
+        "from tests.rollout.workflows import NullEngine, Steps, for_ever, one_token\n"
+        "async def hangs(engine, task):\n"
+        "    try:\n"
+        "        await asyncio.Event().wait()\n"
+        "    finally:\n"
+        "        time.sleep(3600)\n"
+        "executor = RolloutExecutor(NullEngine(), max_concurrent_rollouts=3)\n"
+        "executor.submit({}, Steps(one_token))\n"
+        "executor.wait(1)\n"
+        "for function in (for_ever, for_ever, hangs, one_token):\n"
+        "    executor.submit({}, Steps(function))\n"
+        "while executor.get_stats().running < 3:\n"
+        "    time.sleep(0.01)\n",
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.stderr.startswith("rollspan: 4 sessions had no verdict when the process ended")
+    assert done.stderr.count("\n") == 1
+    ends = sorted((r["status"], r.get("rejection_reason")) for r in in_file(tmp_path / "data"))
+    assert ends == [("accepted", None), *[("dropped", "cancelled")] * 4]
 
 
 def test_a_forked_child_is_told_to_make_its_own(engine: NullEngine) -> None:

@@ -7,11 +7,14 @@ import contextvars
 import importlib
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .errors import RolloutError
 
 _T = TypeVar("_T")
+
+_GRACE_S: Final = 1.0
+"""For what is still under way when the loop ends."""
 
 
 class LoopThread:
@@ -26,11 +29,17 @@ class LoopThread:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        loop = self._loop
         try:
-            self._loop.run_forever()
+            loop.run_forever()
         finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks, timeout=_GRACE_S))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
     def soon(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have the loop call it, in an empty context. Nothing where the loop has ended."""
@@ -57,7 +66,7 @@ class LoopThread:
         return threading.get_ident() == self._thread.ident
 
     def stop(self, timeout: float) -> bool:
-        """End the loop; whether it ended in `timeout` seconds."""
+        """Cancel what is under way, and end the loop; whether it ended in `timeout` seconds."""
         self.soon(self._loop.stop)
         self._thread.join(timeout)
         return not self._thread.is_alive()

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Coroutine
 from inspect import iscoroutinefunction
@@ -67,6 +68,8 @@ class Pipeline:
         self._closed = False
         self._process = os.getpid()
         self._loop = LoopThread("rollspan-rollout")
+        # Of one that nobody closes: a thread in the middle of something is no good at a program's end.
+        weakref.finalize(self, self._loop.stop, 1.0)
 
     def submit(
         self,
