@@ -318,6 +318,20 @@ def test_what_is_left_out_for_what_it_says_has_no_function(name: str, left_out: 
         assert shaped is (value is False and number > 1)
 
 
+def test_pauses_of_generations_have_a_function() -> None:
+    """How long they were paused is a number as others are, up to the largest that there is."""
+    held = []
+    for number, (first, second) in enumerate(((0.5, 0.25), (0.125, 3.0), (0.0, 0.0), (1.7e308, 1.7e308)), 1):
+        parts = session(number)
+        generation = parts[1]["s"][0]
+        generation[6] = {"model": "tiny", semconv.PAUSED: first, semconv.SEGMENT_PAUSED: [first]}
+        parts[1]["s"].append(
+            [9, *generation[1:6], {"model": "tiny", semconv.PAUSED: second}, *generation[7:]]
+        )
+        held.append(assert_same(b"%032x" % number, parts))
+    assert held == [False, True, True, False]
+
+
 def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions that never have a shape in common leave little behind."""
     monkeypatch.setattr(shapes, "_MOST_MADE", 4)

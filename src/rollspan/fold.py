@@ -7,6 +7,7 @@ repeats of its record (see `record.root_attributes`) is read here, except the re
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,7 @@ from .record import STATS_FIELDS, Record
 from .spandata import STATUS_ERROR, Link, SpanData
 
 _INT64: Final = 1 << 63
+_LARGEST: Final = sys.float_info.max
 
 _PHASE, _FOREIGN, _LATE = semconv.PHASE, semconv.FOREIGN, semconv.LATE
 _SESSION, _GENERATE, _REWARD, _WAITS = semconv.SESSION, semconv.GENERATE, semconv.REWARD, semconv.WAITS
@@ -284,13 +286,13 @@ def _generations(work: Sequence[Work], record: Record) -> None:
                     values.append(value)
         if semconv.PAUSED in attributes:
             pause = attributes[semconv.PAUSED]
-            if isinstance(pause, float) and 0 <= pause < math.inf:
+            if isinstance(pause, float) and 0 <= pause <= _LARGEST:
                 pauses.append(pause)
     for field, tokens in (("input_tokens", tokens_in), ("output_tokens", tokens_out)):
         if tokens:  # no backend takes more than 64 bits
             record[field] = max(-_INT64, min(sum(tokens), _INT64 - 1))
     record["turns"] = turns
-    if pauses and (paused := sum(pauses)) < math.inf:  # a comparison, of which a shape takes note
+    if pauses and (paused := sum(pauses)) <= _LARGEST:  # a comparison, of which a shape takes note
         record[GENERATE_PAUSED] = paused
     if versions:
         record["weight_version_min"] = min(versions)

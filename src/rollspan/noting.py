@@ -52,7 +52,11 @@ def _plain(value: Any) -> Any:
 
 
 def _source(value: Any) -> str:
-    return value.source if isinstance(value, _Int | _Float) else repr(value)
+    if isinstance(value, _Int | _Float):
+        return value.source
+    if value - value != 0:  # an infinity, or no number, which no literal says
+        raise NotNotedError
+    return repr(value)
 
 
 def _operation(sign: str, do: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Any, Any], Any]:

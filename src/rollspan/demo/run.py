@@ -41,6 +41,7 @@ def run(config: DemoConfig, report: Callable[[StepReport], None]) -> bool:
                     when_full="drop",
                     rollout_timeout=config.rollout_timeout_s,
                     min_group_size=config.smallest_group,
+                    max_consecutive_failures=500,  # a slow machine's rollouts may all take too long for a while
                 ) as executor,
             ):
                 train(config, executor, SortWorkflow(config, reward), report)
