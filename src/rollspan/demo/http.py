@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -28,8 +28,8 @@ class HttpRequest:
     query: Mapping[str, str]
 
 
-Reply: TypeAlias = "dict[str, Any] | AsyncIterator[dict[str, Any]]"
-"""A JSON object, or an iterator of those that are sent as events."""
+Reply: TypeAlias = "dict[str, Any] | AsyncGenerator[dict[str, Any], None]"
+"""A JSON object, or a generator of those that are sent as events."""
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Reply]]
 Routes: TypeAlias = Mapping[tuple[str, str], Handler]
 """By method and path."""
@@ -85,11 +85,12 @@ class HttpServer:
                 await _send_events(reply, writer)
 
 
-async def _send_events(events: AsyncIterator[dict[str, Any]], writer: asyncio.StreamWriter) -> None:
+async def _send_events(events: AsyncGenerator[dict[str, Any], None], writer: asyncio.StreamWriter) -> None:
     writer.write(head(HTTPStatus.OK, "text/event-stream", "Transfer-Encoding: chunked"))
-    async for event in events:
-        writer.write(_chunk(json.dumps(event)))
-        await writer.drain()
+    async with contextlib.aclosing(events):  # where the client has left, whoever makes them is told now
+        async for event in events:
+            writer.write(_chunk(json.dumps(event)))
+            await writer.drain()
     writer.write(_chunk("[DONE]") + b"0\r\n\r\n")
     await writer.drain()
 

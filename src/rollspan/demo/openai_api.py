@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from rollspan.demo.engine import Engine
@@ -94,7 +94,7 @@ class OpenAIApi:
             engine.end(generation)
         return kind.whole()
 
-    async def _events(self, generation: Generation, kind: Kind) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, generation: Generation, kind: Kind) -> AsyncGenerator[dict[str, Any], None]:
         try:
             async for length in generation.growing():
                 yield kind.news(length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ class SGLangApi:
             engine.end(generation)
         return self._reply(generation, with_logprobs)
 
-    async def _events(self, generation: Generation, with_logprobs: bool) -> AsyncIterator[dict[str, Any]]:
+    async def _events(
+        self, generation: Generation, with_logprobs: bool
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """All that there is so far, again and again, as SGLang has it; with `--stream-output` what is new."""
         sent = 0
         try:
