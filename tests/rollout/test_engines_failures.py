@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -54,10 +53,8 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", [SGLangEngine, VLLMEngine])
-async def test_a_cancelled_generation_frees_its_server(
-    kind: type[RemoteEngine], stream: bool, rec: Recording
-) -> None:
-    """The server stops generating, and the session's phase has failed by cancellation."""
+async def test_a_cancelled_generation_frees_its_server(kind: type[RemoteEngine], stream: bool) -> None:
+    """The server stops generating, and the engine goes on being of use."""
     with serving(policy=LIVELY) as url:
         async with contextlib.aclosing(kind(url, stream=stream)) as engine:
             running = asyncio.create_task(engine.agenerate(asked(max_new_tokens=10**6)))
@@ -157,7 +154,7 @@ async def test_when_a_server_is_killed_its_generations_go_on_at_another(
         assert response.output_logprobs == pytest.approx(expected, abs=1e-3)
 
 
-async def test_a_server_that_is_back_is_asked_again(tmp_path: Path) -> None:
+async def test_a_server_that_is_back_is_asked_again() -> None:
     """A killed one is left out, and when it has been started again and is healthy it takes its part."""
     port = free_port()
     mortal = ServerProcess(policy=LIVELY, port=port)

@@ -4,11 +4,12 @@
 |---|---|
 | `remote` | what they have in common: versions, pauses, weight updates |
 | `generating` | one generation, from its request to its answer, over cuts, pauses and lost servers |
-| `protocol` | what a protocol says: `Call`, `Piece`, and the hooks of `RemoteEngine` in use |
+| `updates` | tells every server what has a side effect, once |
+| `protocol` | `Dialect`: what a kind of server is asked, and how its answers are read |
 | `servers` | which server, and who is left out |
 | `gate` | holds generations back while there is a pause |
-| `http`, `sse` | connections, what may be repeated, streamed answers |
-| `sglang`, `vllm`, `openai` | the protocols |
+| `http`, `sse` | connections, errors and what may be repeated; streamed answers |
+| `sglang`, `vllm`, `openai` | the dialects |
 """
 
 from .openai import OpenAIEngine

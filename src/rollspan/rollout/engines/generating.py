@@ -150,10 +150,13 @@ class Generating:
 
     def _may_repeat(self, error: Exception, failures: int, avoid: list[Server]) -> None:
         """Raise EngineError unless the request may be sent once more."""
-        refused = isinstance(error, RefusedError)
-        if not (isinstance(error, REPEATABLE) or (isinstance(error, RefusedError) and error.may_pass)):
-            what = "refused" if refused else "answered with what cannot be read:"
-            raise EngineError(f"{self._where()} {what} a generation ({words_of(error)})") from error
+        if isinstance(error, RefusedError):
+            if not error.may_pass:
+                raise EngineError(f"{self._where()} refused a generation ({words_of(error)})") from error
+        elif not isinstance(error, REPEATABLE):
+            raise EngineError(
+                f"{self._where()} answered with what cannot be read ({words_of(error)})"
+            ) from error
         if failures > self._means.retries:
             raise EngineError(
                 f"a generation failed {failures} times, last at {self._where()} with {words_of(error)}; servers: "
