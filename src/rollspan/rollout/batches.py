@@ -141,6 +141,7 @@ class Batches:
     def let_go(self, submissions: Iterable[Submission]) -> None:
         """Throw away what was taken and is not wanted."""
         for submission in submissions:
+            self._staleness.on_rollout_discarded(bounded=False)
             submission.drop("cancelled", self._staleness.get_stats())
 
     def state_dict(self) -> list[dict[str, Any]]:
