@@ -98,7 +98,7 @@ def __getattr__(name: str) -> "Any":
     try:
         module = importlib.import_module(place if place.startswith("rollspan") else f".{place}", __name__)
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "httpx"):
+        if error.name not in ("torch", "httpx", "numpy"):
             raise
         raise ImportError(
             f"rollspan.rollout.{name} needs {error.name}: pip install '/path/to/rollspan[rollout]'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
+import numpy as np
 import torch
 
 from .requests import ModelResponse
@@ -202,25 +203,30 @@ def _check_shapes(trajectory: Trajectory, rows: int | None) -> None:
 
 
 def _check_contents(trajectory: Trajectory) -> None:
-    attended = trajectory["attention_mask"]
+    attended = _array(trajectory["attention_mask"])
     if (attended[:, 1:] & ~attended[:, :-1]).any():
         raise ValueError("'attention_mask' has tokens behind padding; expected padding on the right alone")
     if not attended[:, 0].all():
         raise ValueError("'attention_mask' has a row without a token; expected at least one in each")
-    loss = trajectory["loss_mask"]
+    loss = _array(trajectory["loss_mask"])
     if not ((loss >= 0) & (loss <= 1)).all():
         raise ValueError("'loss_mask' has values outside of 0 to 1")
-    if (loss.bool() & ~attended).any():
+    if (loss.astype(bool) & ~attended).any():
         raise ValueError("'loss_mask' is not 0 where 'attention_mask' is false; expected no loss on padding")
     for key in ("logprobs", "rewards"):
-        if not trajectory[key].isfinite().all():
+        if not np.isfinite(_array(trajectory[key])).all():
             raise ValueError(f"{key!r} has values that are not finite")
 
 
 def oldest_version(trajectory: Trajectory) -> int | None:
     """The oldest version of the weights that wrote any of it; None where it does not say."""
-    versions = trajectory.get("versions")
-    if versions is None:
+    if trajectory.get("versions") is None:
         return None
+    versions = _array(trajectory["versions"])
     written = versions[versions > NOT_WRITTEN]
-    return int(written.min()) if written.numel() else None
+    return int(written.min()) if written.size else None
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    """The same as an array: one row is little work, and torch's calls cost several times as much as numpy's."""
+    return tensor.numpy(force=True)
