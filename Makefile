@@ -22,7 +22,7 @@ help:
 	@echo "make test    run the tests, some 9 minutes on two cores         (TEST_ARGS='-k fold')"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   what a session costs, beside other tracers         (BENCH_ARGS='--rounds 10')"
-	@echo "make bench-areal     what AReaL's executor costs, beside its own tracer  (installs AReaL)"
+	@echo "make bench-areal     what AReaL's executor costs, beside its own tracer and our executor  (installs AReaL)"
 	@echo "make backends        build a real Collector and a real Jaeger (needs Go)"
 	@echo "make test-backends   run the tests that need those; none may be skipped"
 	@echo "make test-clusters   run the tests of torchrun, MPI, Ray and two hosts; likewise (needs Go, root, iproute2)"
@@ -47,6 +47,7 @@ bench: $(VENV)/.dev
 bench-areal: $(VENV)/.areal
 	$(BIN)/python -m benchmarks.areal_executor $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.areal_scopes $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.rollout_runtime $(BENCH_ARGS)
 
 backends:
 	otel-collector/backends/build.sh "$(BACKENDS_DIR)"

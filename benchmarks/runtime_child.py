@@ -2,7 +2,7 @@
 
 MODE is `rollspan` (`rollspan.rollout.RolloutExecutor`, traced by rollspan) or `areal` (AReaL's own `WorkflowExecutor`,
 traced by its own session tracer); both write a file into FOLDER. Answers as `executor_child` does; a line is a number
-of sessions, and an answer has what they cost in each of `WAYS`.
+of sessions, and an answer has what each costs in each of `WAYS`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, NamedTuple
-
-import torch
 
 AREAL, ROLLSPAN = MODES = ("areal", "rollspan")
 WAIT, BATCH, CHECKED = WAYS = ("submit and wait", "prepare_batch", "submit and wait, checked")
@@ -40,6 +38,8 @@ class Engine:
 
     def set_version(self, version: int) -> None:
         """The weights are others now."""
+        import torch  # noqa: PLC0415 - the parent, which asks for names alone, need not have it
+
         self._version = version
         self.trajectory = {
             "input_ids": torch.zeros(1, _LENGTH, dtype=torch.int64),
@@ -170,7 +170,7 @@ def steps(side: Side, way: str) -> Callable[[int], None]:
 
 
 def measured(mode: str, way: str, sessions: int) -> dict[str, float]:
-    """Microseconds a session: `wall` and `hot` (CPU of the process) until the trainer has all; `total` until delivered."""
+    """Microseconds a session: `wall` and `hot` (CPU of the process) until the trainer has all; `total` when delivered."""
     side = {AREAL: areals, ROLLSPAN: rollspans}[mode](way == CHECKED)
     step = steps(side, way)
     step(0)  # threads have begun, and the pipeline is full
