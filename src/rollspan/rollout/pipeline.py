@@ -54,7 +54,7 @@ class Pipeline:
             engine,
             staleness,
             self.ready,
-            self._pump,
+            self.wake,
             rollout_timeout=rollout_timeout,
             min_group_size=min_group_size,
             check_trajectory_format=check_trajectory_format,
@@ -89,8 +89,8 @@ class Pipeline:
         """
         self.check_open()
         size = _group_size(workflow, group_size)
-        if iscoroutinefunction(should_accept_fn) or not (
-            should_accept_fn is None or callable(should_accept_fn)
+        if should_accept_fn is not None and (
+            iscoroutinefunction(should_accept_fn) or not callable(should_accept_fn)
         ):
             raise ValueError(
                 f"should_accept_fn is {should_accept_fn!r}; expected a plain function, not an async one"
