@@ -574,7 +574,7 @@ def test_a_batch_that_is_given_up_leaves_nothing_behind(rec: Recording, engine: 
         with pytest.raises(TimeoutError):
             executor.rollout_batch([{"late": False}, {"late": True}], Steps(waits), timeout=0.1)
         late.set()
-        until(lambda: executor.get_stats().running == 0)
+        until(lambda: executor.get_stats() == rollspan.RolloutStats(rejected=2))
     assert endings(rec) == [("dropped", "cancelled")] * 2
 
 

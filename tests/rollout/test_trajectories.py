@@ -97,7 +97,7 @@ ONES = torch.ones(1, 5)
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"input_ids": ONES.int()}, r"'input_ids' is torch.int32 \[1, 5\].*expected torch.int64"),
+        ({"input_ids": ONES.short()}, r"'input_ids' is torch.int16 \[1, 5\].*expected torch.int64"),
         ({"loss_mask": ONES.long()}, "'loss_mask' is torch.int64"),
         ({"logprobs": [0.0]}, "'logprobs' is a list"),
         ({"rewards": torch.tensor(1.0)}, r"'rewards' is torch.float32 \[\]"),
@@ -117,6 +117,13 @@ def test_a_wrong_trajectory_is_told_what_is_wrong_with_it(changes: dict[str, Any
     """A type, a shape or a content that is wrong is named with its key."""
     with pytest.raises(ValueError, match=said):
         check({**built(), **changes})
+
+
+def test_tokens_and_masks_may_be_of_the_types_that_others_use() -> None:
+    """AReaL's are int32, and a mask may be of bools."""
+    row = built()
+    check({**row, "input_ids": row["input_ids"].int(), "loss_mask": row["loss_mask"].int()})
+    check({**row, "loss_mask": row["loss_mask"].bool()})
 
 
 def test_what_is_no_trajectory_is_told_so() -> None:

@@ -129,6 +129,7 @@ class Ready:
         """
         deadline = _in(timeout)
         with self._changed:
+            self._raise_failure()
             self._wanted.append(count)
             try:
                 while len(self._order) < count:
