@@ -31,6 +31,8 @@ class ServerProcess:
     ) -> None:
         """Start it, and wait until it is ready; the arguments are those of `python -m rollspan.demo.server`.
 
+        It finds the modules that this program finds, such as one with a policy beside a script.
+
         Raises RuntimeError where it does not start; what it printed says why.
         """
         given = {"policy": policy, "weights": weights, "model": model, "port": port, "seed": seed}
@@ -43,7 +45,7 @@ class ServerProcess:
             [sys.executable, "-m", "rollspan.demo.server", *options],
             stdin=subprocess.PIPE,  # it leaves when this closes, as it does when we are gone
             stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # so that Ctrl-C reaches us alone
         )
         assert self.process.stdout is not None
