@@ -41,11 +41,13 @@ class OpenAIDialect(Dialect):
         self._check_sampling(request)
 
     def _check_sampling(self, request: ModelRequest) -> None:
-        gconfig = request.gconfig
+        gconfig, tokenizer = request.gconfig, request.tokenizer
+        # An answer ends with these two in any case.
+        ends = set() if tokenizer is None else {tokenizer.eos_token_id, tokenizer.pad_token_id}
         asked = {
             "top_k": gconfig.top_k is not None,
             "min_new_tokens": gconfig.min_new_tokens > 0,
-            "stop_token_ids": bool(gconfig.stop_token_ids),
+            "stop_token_ids": not ends.issuperset(gconfig.stop_token_ids),
             "ignore_eos": gconfig.ignore_eos,
         }
         for name, is_asked in asked.items():
