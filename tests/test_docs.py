@@ -32,6 +32,7 @@ STATUSES = {
     "concepts.md": {"accepted": 1, "failed": 1, "rejected": 1},
     "configuration.md": {"accepted": 1},
     "performance-tracing.md": {"accepted": 2},
+    "rollouts.md": {"accepted": 482},
     "getting-started.md": {"accepted": 6, "dropped": 1, "failed": 1},
     "specification.md": {"accepted": 1},
     "timeline.md": {"accepted": 4},
