@@ -56,6 +56,11 @@ def line(x: float, y: float, *further: tuple[float, float]) -> str:
     return f'<path class="lead" d="M{x} {y}{"".join(f" L{a} {b}" for a, b in further)}"/>'
 
 
+def leads_down(x: float, y: float, to: float) -> str:
+    """The same with an arrow at its end: the way out."""
+    return line(x, y, (x, to - 6)) + f'<path d="M{x - 4} {to - 7} h8 l-4 6 z" fill="#8c959f"/>'
+
+
 def bar(begins: float, ends: float, y: float, name: str, fill: str, kinds: str, stroke: str = "none") -> str:
     """A wait or a phase, with its name in it."""
     rounded = f'rx="5" stroke="{stroke}"'
@@ -72,7 +77,7 @@ def moment(x: float, call: str, said: Sequence[str], *, to_the_left: bool = Fals
     return line(x, 76, (x, WAITS_AND_WORK + BAR + 6)) + "".join(words)
 
 
-def chip(x: float, y: float, width: float, status: str, reason: str, said: Sequence[str]) -> str:
+def chip(x: float, y: float, width: float, status: str, reason: str, *said: str) -> str:
     """A way to end: the verdict, the reason, and when that is so."""
     colour = COLOURS[status]
     parts = [
@@ -130,49 +135,30 @@ def exits() -> list[str]:
     """How rollouts end that the trainer does not get, below where it happens."""
     y, below = EXITS, EXITS + CHIP + GAP
     bars, calls = WAITS_AND_WORK + BAR, CALLS + 36
-    to_the_right = WIDTH - SUBMITTED
+    last = WIDTH - SUBMITTED - 132
+    raised = "the workflow, its reward or should_accept_fn", "raised, or the trajectory is wrong"
+    killed = (
+        "before the verdict its process is killed: the next start, or",
+        "rollspan recover, writes its record",
+    )
     return [
-        text(SUBMITTED + 24, y - 14, "Other ends, below where they come about", "small"),
-        line(SUBMITTED + 12, bars, (SUBMITTED + 12, y)),
-        chip(
-            SUBMITTED, y, 180, "dropped", "input_queue_full", ["the queue has no room,", 'when_full="drop"']
-        ),
-        line(HANDED_OVER + 60, bars, (HANDED_OVER + 60, y)),
-        chip(230, y, 168, "dropped", "cancelled", ["close(), while it waits", "or runs"]),
-        chip(
-            SUBMITTED,
-            below,
-            362,
-            "dropped",
-            "process_died",
-            [
-                "before the verdict its process is killed: the next start, or",
-                "rollspan recover, writes its record",
-            ],
-        ),
-        line(STARTED + 30, calls, (STARTED + 30, y)),
-        chip(STARTED, y, 276, "dropped", "timeout", ["it took longer than rollout_timeout"]),
-        chip(
-            STARTED,
-            below,
-            276,
-            "failed",
-            "workflow_exception",
-            [
-                "the workflow, its reward or should_accept_fn",
-                "raised, or the trajectory is wrong",
-            ],
-        ),
-        line(ENDED, bars + 6, (ENDED, y)),
-        chip(702, y, 206, "rejected", "workflow_returned_none", ["arun_episode() gave None"]),
-        line(JUDGED, bars + 6, (JUDGED, y)),
-        chip(922, y, 176, "rejected", "should_accept_false", ["it said no, of a group", "to all of it"]),
-        chip(922, below, 176, "dropped", "group_filtered", ["of its group too few", "were good"]),
-        line(to_the_right - 66, bars, (to_the_right - 66, y)),
-        chip(1112, y, to_the_right - 1112, "dropped", "stale_weight", ["too old, since", "set_version()"]),
-        chip(
-            1112, below, to_the_right - 1112, "accepted", "not consumed", ["close(), before", "it was taken"]
-        ),
+        text(SUBMITTED + 24, y - 16, "Other ends, below where they come about", "small"),
+        leads_down(SUBMITTED + 12, bars, y),
+        leads_down(HANDED_OVER + 60, bars, y),
+        leads_down(STARTED + 30, calls, y),
+        leads_down(ENDED, bars + 6, y),
+        leads_down(JUDGED, bars + 6, y),
+        leads_down(last + 66, bars, y),
+        chip(SUBMITTED, y, 180, "dropped", "input_queue_full", "the queue has no room,", 'when_full="drop"'),
+        chip(230, y, 168, "dropped", "cancelled", "close(), while it waits", "or runs"),
+        chip(STARTED, y, 276, "dropped", "timeout", "it took longer than rollout_timeout"),
+        chip(702, y, 206, "rejected", "workflow_returned_none", "arun_episode() gave None"),
+        chip(922, y, 176, "rejected", "should_accept_false", "it said no, of a group", "to all of it"),
+        chip(last, y, 132, "dropped", "stale_weight", "too old, since", "set_version()"),
+        chip(SUBMITTED, below, 362, "dropped", "process_died", *killed),
+        chip(STARTED, below, 276, "failed", "workflow_exception", *raised),
+        chip(922, below, 176, "dropped", "group_filtered", "of its group too few", "were good"),
+        chip(last, below, 132, "accepted", "not consumed", "close(), before", "it was taken"),
     ]
 
 
