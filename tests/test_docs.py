@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -215,6 +216,28 @@ def test_the_picture_is_of_the_rollout_shown_as_text() -> None:
         assert phase in drawn
         assert any(line.strip().startswith(phase) for line in text.lines)
     assert re.findall(r"https?://\S+", picture) == ['http://www.w3.org/2000/svg">']
+
+
+def test_the_picture_of_a_rollouts_life_has_every_end() -> None:
+    """It is what its script draws, names each status, reason and phase of the code, and needs nothing from elsewhere."""
+    drawn = (ROOT / "docs/images/rollout-life.svg").read_text()
+    assert drawn == runpy.run_path(str(ROOT / "docs/images/life.py"))["picture"]()
+    said = list(ET.fromstring(drawn).itertext())
+    reasons = (
+        semconv.SHOULD_ACCEPT_FALSE,
+        semconv.WORKFLOW_RETURNED_NONE,
+        semconv.WORKFLOW_EXCEPTION,
+        semconv.INPUT_QUEUE_FULL,
+        semconv.TIMEOUT,
+        semconv.CANCELLED,
+        semconv.STALE_WEIGHT,
+        semconv.GROUP_FILTERED,
+        semconv.PROCESS_DIED,
+    )
+    statuses = (semconv.ACCEPTED, semconv.REJECTED, semconv.FAILED, semconv.DROPPED)
+    phases = (*semconv.WAITS, "execution", "generate", "toolcall", "reward")
+    assert {*reasons, *statuses, *phases} <= set(said)
+    assert drawn.count("http") == drawn.count("http://www.w3.org/2000/svg") == 1
 
 
 def anchors(page: Path) -> set[str]:

@@ -162,8 +162,8 @@ def exits() -> list[str]:
     ]
 
 
-def main() -> None:
-    """Write the picture."""
+def picture() -> str:
+    """All of it, as SVG."""
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" role="img" '
         'aria-label="A rollout from submission to the trainer, and how it may end on the way">',
@@ -176,8 +176,8 @@ def main() -> None:
         *exits(),
         "</svg>",
     ]
-    PICTURE.write_text("\n".join(parts) + "\n")
+    return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    PICTURE.write_text(picture())
