@@ -204,14 +204,14 @@ def _check_shapes(trajectory: Trajectory, rows: int | None) -> None:
 
 def _check_contents(trajectory: Trajectory) -> None:
     attended = _array(trajectory["attention_mask"])
-    if (attended[:, 1:] & ~attended[:, :-1]).any():
+    if (attended[:, 1:] > attended[:, :-1]).any():
         raise ValueError("'attention_mask' has tokens behind padding; expected padding on the right alone")
     if not attended[:, 0].all():
         raise ValueError("'attention_mask' has a row without a token; expected at least one in each")
     loss = _array(trajectory["loss_mask"])
-    if not ((loss >= 0) & (loss <= 1)).all():
+    if not (loss.min() >= 0 and loss.max() <= 1):
         raise ValueError("'loss_mask' has values outside of 0 to 1")
-    if (loss.astype(bool) & ~attended).any():
+    if loss[~attended].any():
         raise ValueError("'loss_mask' is not 0 where 'attention_mask' is false; expected no loss on padding")
     for key in ("logprobs", "rewards"):
         if not np.isfinite(_array(trajectory[key])).all():
