@@ -1,0 +1,135 @@
+"""Rollouts of a real server, without training: shows rewards, tokens and weight versions of one batch.
+
+    python examples/vllm_or_sglang.py --backend vllm --address localhost:8000 [--config ...] [key=value ...]
+
+The server is one of vLLM, of SGLang, or any with OpenAI's protocol that gives token ids. With ROLLSPAN_ENABLED=1 in
+the environment every rollout is traced.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer
+
+import rollspan
+from rollspan.rollout import (
+    EngineError,
+    GenerationHyperparameters,
+    InferenceEngine,
+    ModelRequest,
+    OpenAIEngine,
+    RLVRWorkflow,
+    RolloutExecutor,
+    SGLangEngine,
+    VLLMEngine,
+)
+from settings import run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What vllm_or_sglang.yaml says, and explains."""
+
+    backend: str
+    address: str
+    model: str | None
+    api_key: str | None
+    tokenizer: str
+    questions: list[str]
+    answers: list[str]
+    group_size: int
+    max_new_tokens: int
+    temperature: float
+    max_concurrent_rollouts: int
+    request_timeout: float
+    retries: int
+
+
+def engine_of(settings: Settings) -> InferenceEngine:
+    """The engine for this kind of server. Raises ValueError for a kind that there is not."""
+    common: dict[str, Any] = {
+        "request_timeout": settings.request_timeout,
+        "retries": settings.retries,
+        "api_key": settings.api_key,
+    }
+    if settings.backend == "vllm":
+        return VLLMEngine(settings.address, model=settings.model, **common)
+    if settings.backend == "sglang":
+        return SGLangEngine(settings.address, model=settings.model, **common)
+    if settings.backend == "openai":
+        # Training needs the answer's token ids. Endpoints of vLLM's kind give them when they are asked like this.
+        ids = {"return_token_ids": True}
+        return OpenAIEngine(settings.address, model=settings.model or "", extra_body=ids, **common)
+    raise ValueError(f"backend is {settings.backend!r}; expected vllm, sglang or openai")
+
+
+async def has_answer(
+    prompt: str, completions: str, prompt_ids: list[int], completion_ids: list[int], answer: str, **data: Any
+) -> float:
+    """The reward: 1 where the last word or number of the completion is the answer."""
+    words = re.findall(r"[\w.-]*\w", completions)
+    return float(words[-1:] == [answer])
+
+
+async def probe(engine: InferenceEngine, prompt: list[int]) -> None:
+    """Ask for one token, before all else, so that a wrong address or model is told at once. Raises EngineError."""
+    with rollspan.session(task_id="probe"):
+        await engine.agenerate(ModelRequest(prompt, GenerationHyperparameters(max_new_tokens=1)))
+
+
+def main(settings: Settings) -> None:
+    """Roll out all questions, each as a group, and print what came of them."""
+    if len(settings.answers) != len(settings.questions):
+        raise SystemExit(
+            f"there are {len(settings.questions)} questions and {len(settings.answers)} answers; expected as many"
+        )
+    try:
+        engine = engine_of(settings)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"there is no tokenizer {settings.tokenizer}: {error}") from None
+    if tokenizer.chat_template is None:
+        raise SystemExit(
+            f"the tokenizer {settings.tokenizer} has no chat template; expected that of a chat model"
+        )
+    workflow = RLVRWorkflow(
+        has_answer,
+        GenerationHyperparameters(
+            n_samples=settings.group_size,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+        ),
+        tokenizer,
+    )
+    tasks = [
+        {"id": number, "messages": [{"role": "user", "content": question}], "answer": answer}
+        for number, (question, answer) in enumerate(zip(settings.questions, settings.answers, strict=True))
+    ]
+    with RolloutExecutor(engine, max_concurrent_rollouts=settings.max_concurrent_rollouts) as executor:
+        try:
+            executor.run(probe(engine, tokenizer.encode("?")))
+        except EngineError as error:
+            raise SystemExit(f"no answer from {settings.backend} at {settings.address}: {error}") from None
+        groups = executor.rollout_batch(tasks, workflow)
+    for group in groups:
+        written = group["loss_mask"].bool()
+        given = group["attention_mask"] & ~written
+        print(repr(tokenizer.decode(group["input_ids"][0][given[0]])))
+        print(f"  the first answer {tokenizer.decode(group['input_ids'][0][written[0]])!r}")
+        print(f"  rewards {group['rewards'].tolist()}")
+        print(f"  tokens {written.sum(dim=1).tolist()}")
+        print(f"  weight versions {group['versions'][written].unique().tolist()}")
+    if len(groups) < len(tasks):
+        raise SystemExit(
+            f"{len(tasks) - len(groups)} of {len(tasks)} questions came to nothing; the log says why"
+        )
+
+
+if __name__ == "__main__":
+    run(main, Settings, __file__, options=["backend", "address"])
