@@ -12,22 +12,22 @@ from html import escape
 from pathlib import Path
 
 PICTURE = Path(__file__).with_name("rollout-life.svg")
-WIDTH, HEIGHT = 1280, 580
+WIDTH, HEIGHT = 1280, 588
 
 SUBMITTED, HANDED_OVER, STARTED, ENDED, JUDGED, CONSUMED = 36, 266, 412, 892, 972, 1228
 """Where on the line of time each of these is."""
-WAITS_AND_WORK, PHASES, SEGMENTS, CALLS, EXITS = 140, 194, 237, 274, 358
+WAITS_AND_WORK, PHASES, SEGMENTS, CALLS, EXITS = 142, 196, 239, 278, 362
 """Where each row begins, from the top."""
-BAR, CHIP, GAP = 38, 86, 14
+BAR, CHIP, GAP = 38, 88, 14
 
 COLOURS = {"accepted": "#1a7f37", "dropped": "#57606a", "rejected": "#9a6700", "failed": "#cf222e"}
 
 STYLE = """\
-text { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; font-size: 12px; fill: #1f2328; }
-.title { font-size: 18px; font-weight: 600; }
+text { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; font-size: 13px; fill: #1f2328; }
+.title { font-size: 20px; font-weight: 600; }
 .code { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-.small { font-size: 11px; fill: #57606a; }
-.tiny { font-size: 10px; }
+.small { font-size: 12px; fill: #57606a; }
+.tiny { font-size: 11px; }
 .bold { font-weight: 600; }
 .light { fill: #ffffff; }
 .middle { text-anchor: middle; }
@@ -73,7 +73,7 @@ def moment(x: float, call: str, said: Sequence[str], *, to_the_left: bool = Fals
     """What happens at a moment, above its line down to the bars."""
     at, end = (x - 8, " end") if to_the_left else (x + 8, "")
     words = [text(at, 88, call, "code bold" + end)]
-    words += [text(at, 105 + 15 * i, row, "small" + end) for i, row in enumerate(said)]
+    words += [text(at, 105 + 16 * i, row, "small" + end) for i, row in enumerate(said)]
     return line(x, 76, (x, WAITS_AND_WORK + BAR + 6)) + "".join(words)
 
 
@@ -86,7 +86,7 @@ def chip(x: float, y: float, width: float, status: str, reason: str, *said: str)
         text(x + 14, y + 20, status, "bold").replace("<text", f'<text style="fill:{colour}"'),
         text(x + 14, y + 38, reason, "code bold"),
     ]
-    parts += [text(x + 14, y + 56 + 14 * i, row, "small") for i, row in enumerate(said)]
+    parts += [text(x + 14, y + 57 + 16 * i, row, "small") for i, row in enumerate(said)]
     return "".join(parts)
 
 
@@ -125,7 +125,7 @@ def timeline() -> list[str]:
         text(first, CALLS, "agenerate()", "code small"),
         line((cut + on) / 2, SEGMENTS + 19, ((cut + on) / 2, CALLS + 12)),
         text(first, CALLS + 26, "update_weights()", "code small bold"),
-        text(first + 122, CALLS + 26, "cuts generations off; they go on under the new weights", "small"),
+        text(first + 126, CALLS + 26, "cuts generations off; they go on under new weights", "small"),
         text(over + 46, CALLS, 'phase("toolcall")', "code small middle"),
         text(ENDED - 10, CALLS, "AsyncReward", "code small end"),
     ]
@@ -136,7 +136,7 @@ def exits() -> list[str]:
     y, below = EXITS, EXITS + CHIP + GAP
     bars, calls = WAITS_AND_WORK + BAR, CALLS + 36
     last = WIDTH - SUBMITTED - 132
-    raised = "the workflow, its reward or should_accept_fn", "raised, or the trajectory is wrong"
+    raised = "the workflow or should_accept_fn raised,", "or the trajectory is wrong"
     killed = (
         "before the verdict its process is killed: the next start, or",
         "rollspan recover, writes its record",
