@@ -12,19 +12,18 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoTokenizer
-
 import rollspan
 from rollspan.rollout import (
-    EngineError,
     GenerationHyperparameters,
     InferenceEngine,
-    ModelRequest,
     OpenAIEngine,
     RLVRWorkflow,
+    RolloutError,
     RolloutExecutor,
+    RolloutWorkflow,
     SGLangEngine,
     VLLMEngine,
+    WorkflowTaskInput,
 )
 from settings import run
 
@@ -74,51 +73,45 @@ async def has_answer(
     return float(words[-1:] == [answer])
 
 
-async def probe(engine: InferenceEngine, prompt: list[int]) -> None:
-    """Ask for one token, before all else, so that a wrong address or model is told at once. Raises EngineError."""
-    with rollspan.session(task_id="probe"):
-        await engine.agenerate(ModelRequest(prompt, GenerationHyperparameters(max_new_tokens=1)))
+def workflow_of(settings: Settings) -> RLVRWorkflow:
+    """One answer to one question. Raises ValueError and OSError for settings that make no sense."""
+    gconfig = GenerationHyperparameters(
+        n_samples=settings.group_size,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+    )
+    return RLVRWorkflow(has_answer, gconfig, settings.tokenizer)
+
+
+async def try_out(engine: InferenceEngine, workflow: RolloutWorkflow, task: dict[str, Any]) -> None:
+    """One rollout before all else: it raises whatever is wrong, where a batch leaves out what fails."""
+    with rollspan.session(task_id="try-out"):
+        await workflow.arun_episode(engine, WorkflowTaskInput(task))
 
 
 def main(settings: Settings) -> None:
     """Roll out all questions, each as a group, and print what came of them."""
-    if len(settings.answers) != len(settings.questions):
+    asked, known = len(settings.questions), len(settings.answers)
+    if asked != known or not asked:
         raise SystemExit(
-            f"there are {len(settings.questions)} questions and {len(settings.answers)} answers; expected as many"
+            f"there are {asked} questions and {known} answers; expected as many, and one at least"
         )
     try:
-        engine = engine_of(settings)
-    except ValueError as error:
+        engine, workflow = engine_of(settings), workflow_of(settings)
+    except (OSError, ValueError) as error:  # OSError: there is no such tokenizer
         raise SystemExit(str(error)) from None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"there is no tokenizer {settings.tokenizer}: {error}") from None
-    if tokenizer.chat_template is None:
-        raise SystemExit(
-            f"the tokenizer {settings.tokenizer} has no chat template; expected that of a chat model"
-        )
-    workflow = RLVRWorkflow(
-        has_answer,
-        GenerationHyperparameters(
-            n_samples=settings.group_size,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-        ),
-        tokenizer,
-    )
     tasks = [
         {"id": number, "messages": [{"role": "user", "content": question}], "answer": answer}
         for number, (question, answer) in enumerate(zip(settings.questions, settings.answers, strict=True))
     ]
     with RolloutExecutor(engine, max_concurrent_rollouts=settings.max_concurrent_rollouts) as executor:
         try:
-            executor.run(probe(engine, tokenizer.encode("?")))
-        except EngineError as error:
-            raise SystemExit(f"no answer from {settings.backend} at {settings.address}: {error}") from None
+            executor.run(try_out(engine, workflow, tasks[0]))
+        except (RolloutError, ValueError) as error:
+            raise SystemExit(f"no rollout of {settings.backend} at {settings.address}: {error}") from None
         groups = executor.rollout_batch(tasks, workflow)
     for group in groups:
-        written = group["loss_mask"].bool()
+        tokenizer, written = workflow.tokenizer, group["loss_mask"].bool()
         given = group["attention_mask"] & ~written
         print(repr(tokenizer.decode(group["input_ids"][0][given[0]])))
         print(f"  the first answer {tokenizer.decode(group['input_ids'][0][written[0]])!r}")

@@ -244,21 +244,22 @@ def test_a_server_that_is_there_is_asked_in_each_protocol(
         if what == "tokens":
             tokens = [number for value in values for number in value]
             assert all(1 <= number <= 6 for number in tokens)
-            answers = [record for record in shown.consumed if record["task_id"] != "probe"]
+            answers = [record for record in shown.consumed if record["task_id"] != "try-out"]
             assert sorted(tokens) == sorted(record["output_tokens"] for record in answers)
     assert lines.count("  weight versions [0]") == 3
     assert {(record["status"], record["turns"]) for record in shown.records} == {("accepted", 1)}
-    assert Counter(record["task_id"] for record in shown.records) == {"probe": 1, 0: 4, 1: 4, 2: 4}
+    assert Counter(record["task_id"] for record in shown.records) == {"try-out": 1, 0: 4, 1: 4, 2: 4}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["--address", "127.0.0.1:9"], r"no answer from vllm at 127\.0\.0\.1:9: a generation failed 1 times"),
+        (["--address", "127.0.0.1:9"], r"no rollout of vllm at 127\.0\.0\.1:9: a generation failed 1 times"),
         (["--backend", "tgi"], "backend is 'tgi'; expected vllm, sglang or openai"),
         (["backend=openai"], "model is ''; expected the name"),
         (["model=other"], r"refused a generation \(.*model is 'other'; this server has 'tiny'"),
-        (["tokenizer=/no/such/folder"], "there is no tokenizer /no/such/folder: "),
+        (["tokenizer=/no/such/folder"], "/no/such/folder"),
+        (["max_new_tokens=0"], "max_new_tokens is 0; expected a whole number of at least 1"),
         (["answers=[]"], "there are 2 questions and 0 answers"),
     ],
 )
