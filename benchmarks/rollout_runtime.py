@@ -9,16 +9,16 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
 from .beside_areal import Round, holds, of_the_machine, parser, run
 from .driver import BenchmarkError
-from .runtime_child import AREAL, MODES, ROLLSPAN, WAYS
+from .runtime_child import AREAL, CHECKED, MODES, ROLLSPAN, WAYS
 
 BOUND = 0.5
-"""What a session may cost until the trainer has it, by the wall clock, in multiples of AReaL's executor."""
+"""What a session may cost until the trainer has it, by the wall clock, in multiples of AReaL's executor: in either way,
+with trajectories unchecked. The two checks are not of the same things, so theirs is a line without a bound."""
 
 _MEASURES = ("wall", "hot", "total")
 
@@ -37,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if done is None:
         return 0
     rounds, versions = done
-    are_within = [_show(console, way, [_in_a(way, answers) for answers in rounds]) for way in WAYS]
+    are_within = True
+    for way in WAYS:
+        in_this = [{mode: answer[way] for mode, answer in answers.items()} for answers in rounds]
+        _show(console, way, in_this)
+        if way != CHECKED:
+            are_within &= holds(console, in_this, ROLLSPAN, AREAL, BOUND)
     console.print(
         f"Median and [quartiles] of {len(rounds)} interleaved rounds of {asked.sessions} sessions, in multiples of "
         "AReaL's executor in the same round. wall: until the trainer has all; hot: the process's CPU time until then, "
@@ -47,14 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         soft_wrap=True,
         style="dim",
     )
-    return 1 if asked.check and not all(are_within) else 0
+    return 1 if asked.check and not are_within else 0
 
 
-def _in_a(way: str, answers: dict[str, Any]) -> Round:
-    return {mode: answer[way] for mode, answer in answers.items()}
-
-
-def _show(console: Console, way: str, rounds: Sequence[Round]) -> bool:
+def _show(console: Console, way: str, rounds: Sequence[Round]) -> None:
     told = []
     for measure in _MEASURES:
         each = [r[ROLLSPAN][measure] / r[AREAL][measure] for r in rounds]
@@ -62,7 +63,6 @@ def _show(console: Console, way: str, rounds: Sequence[Round]) -> bool:
         ours, theirs = (statistics.median(r[mode][measure] for r in rounds) for mode in (ROLLSPAN, AREAL))
         told.append(f"{measure} {ratio:.2f} [{low:.2f}-{high:.2f}] {ours:3.0f} / {theirs:3.0f} µs")
     console.print(f"{way:24}  {'   '.join(told)}", markup=False, soft_wrap=True)
-    return holds(console, rounds, ROLLSPAN, AREAL, BOUND)
 
 
 if __name__ == "__main__":

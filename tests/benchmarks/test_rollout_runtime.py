@@ -74,10 +74,10 @@ def test_ours_is_measured_in_each_way_and_traced(tmp_path: Path) -> None:
 
 
 def test_both_are_measured() -> None:
-    """Every rollout was accepted in both, in each way, and a verdict is given for each."""
+    """Every rollout was accepted in both, in each way, and there is a verdict on those without checks."""
     need(importlib.util.find_spec("areal"), "areal is not installed: make test-areal")
     done = bench()
     assert done.returncode == 0, done.stdout + done.stderr
     for way in ("submit and wait", "prepare_batch", "submit and wait, checked"):
         assert f"\n{way}  " in f"\n{done.stdout}"
-    assert done.stdout.count("the bound of 0.5") == 3
+    assert done.stdout.count("the bound of 0.5") == 2
