@@ -132,10 +132,12 @@ class Ready:
             self._raise_failure()
             self._wanted.append(count)
             try:
-                while len(self._order) < count:
+                while True:
                     if stop is not None and stop.is_set():
                         return []
-                    self._raise_failure()
+                    self._raise_failure()  # also where a good one has come since
+                    if len(self._order) >= count:
+                        break
                     if not self._open:
                         raise RolloutError(
                             f"{len(self._order)} trajectories are ready, {count} were asked for, and no rollout is "
