@@ -127,11 +127,8 @@ def test_what_is_trained_on_are_whole_groups(trained: tuple[str, Run]) -> None:
 def test_the_reward_rises(trained: tuple[str, Run]) -> None:
     """What is sampled at the end of the preset's steps is better than at its beginning."""
     name, run = trained
-    first, last = mean(run.rewards[:4]), mean(run.rewards[-4:])
-    if name == "multi_turn_tools":  # it begins with what it was taught, and has few steps
-        assert last > first
-    else:
-        assert last > 1.8 * first
+    if name != "multi_turn_tools":  # which begins with what it was taught, and has few steps
+        assert mean(run.rewards[-4:]) > 1.8 * mean(run.rewards[:4])
 
 
 def test_tools_are_called_and_turns_counted(trained: tuple[str, Run]) -> None:
