@@ -16,7 +16,7 @@ except ModuleNotFoundError:
     need(False, "torch is not installed")
 
 from rollspan.rollout.requests import ModelResponse
-from rollspan.rollout.trajectories import Trajectory, TrajectoryBuilder, check, concat_padded
+from rollspan.rollout.trajectories import Trajectory, TrajectoryBuilder, check, concat_padded, oldest_version
 
 PADDING = {"versions": -1, "attention_mask": False}
 
@@ -138,3 +138,11 @@ def test_what_is_no_trajectory_is_told_so() -> None:
     check(two, rows=None)
     with pytest.raises(ValueError, match="empty"):
         check({key: value[:, :0] if value.ndim == 2 else value for key, value in built().items()})
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.float32, torch.int8])
+def test_the_oldest_version_is_that_of_a_token_of_the_models(dtype: torch.dtype) -> None:
+    """Tokens that it did not write have none, whatever the type is."""
+    for versions, oldest in (([[-1, 7, 3, -1]], 3), ([[0, 5], [-1, 4]], 0), ([[-1, -1]], None), ([[]], None)):
+        assert oldest_version({"versions": torch.tensor(versions, dtype=dtype)}) == oldest
+    assert oldest_version({}) is None

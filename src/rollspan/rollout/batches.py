@@ -112,7 +112,7 @@ class Batches:
 
     def _feed(self, supply: Supply, submit: Callable[..., object]) -> bool:
         """Fill the queue up; whether there is more to fill it with."""
-        room = min(self._staleness.get_pending_limit() - len(self._intake), self._intake.room)
+        room = min(self._most_waiting() - len(self._intake), self._intake.room)
         try:
             while room > 0:
                 submit(supply.next())
@@ -122,7 +122,13 @@ class Batches:
         return True
 
     def _is_hungry(self) -> bool:
-        return len(self._intake) <= self._staleness.get_pending_limit() // 2 and self._intake.room > 0
+        return len(self._intake) <= self._most_waiting() // 2 and self._intake.room > 0
+
+    def _most_waiting(self) -> int:
+        """How many are to wait: what may begin before the next batch, and no more, however large the bounds are."""
+        staleness = self._staleness
+        most = 2 * staleness.consumer_batch_size + staleness.max_concurrent_rollouts
+        return most if staleness.max_staleness is None else min(most, staleness.get_pending_limit())
 
     def _supply(self, dataloader: Iterable[Any]) -> Supply:
         supply = self._supplies.get(id(dataloader))

@@ -293,8 +293,8 @@ class RolloutExecutor:
     def state_dict(self) -> dict[str, Any]:
         """The version, and for each dataloader of `prepare_batch` where it is; for a checkpoint, by pickle.
 
-        Items whose rollouts have not reached the trainer are among it, as they were given: who loads it submits them
-        again, so none is lost and none trained on twice.
+        Items whose rollouts are under way or ready are among it, as they were given: who loads it submits them again,
+        so none is lost and none trained on twice. What was rejected, failed or dropped has had its turn.
         """
         return {"version": self.get_version(), "dataloaders": self._batches.state_dict()}
 

@@ -129,7 +129,6 @@ class Ready:
         """
         deadline = _in(timeout)
         with self._changed:
-            self._raise_failure()
             self._wanted.append(count)
             try:
                 while True:

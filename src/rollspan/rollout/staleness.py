@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from rollspan import RolloutStats
@@ -63,9 +64,9 @@ class StalenessManager:
         return self.max_staleness is not None and self._version - oldest > self.max_staleness
 
     def get_pending_limit(self) -> int:
-        """How many rollouts may be ahead of the trainer; without `max_staleness` twice a batch and all that can run."""
+        """How many rollouts may be ahead of the trainer; without `max_staleness` any number."""
         if self.max_staleness is None:
-            return 2 * self.consumer_batch_size + self.max_concurrent_rollouts
+            return sys.maxsize
         return (self.max_staleness + 1) * self.consumer_batch_size
 
     def get_capacity(self) -> int:

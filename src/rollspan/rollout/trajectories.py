@@ -28,6 +28,8 @@ Other keys are the workflow's own: tensors whose first axis is the batch, or lis
 NOT_WRITTEN: Final = -1
 """Version of a token that the model did not write."""
 
+_YOUNGEST: Final = (1 << 31) - 1
+
 _ALSO: Final = {
     "input_ids": (torch.int32,),
     "loss_mask": (torch.int32, torch.bool),
@@ -223,8 +225,13 @@ def oldest_version(trajectory: Trajectory) -> int | None:
     if trajectory.get("versions") is None:
         return None
     versions = _array(trajectory["versions"])
-    written = versions[versions > NOT_WRITTEN]
-    return int(written.min()) if written.size else None
+    if not versions.size:
+        return None
+    if versions.dtype.kind != "i":
+        versions = versions.astype(np.int64)
+    # Without their sign, tokens that the model did not write are the youngest of all.
+    oldest = versions.view(f"u{versions.dtype.itemsize}").min()
+    return None if oldest > _YOUNGEST else int(oldest)
 
 
 def _array(tensor: torch.Tensor) -> Any:

@@ -10,7 +10,7 @@ from .engine import InferenceEngine
 from .trajectories import Trajectory
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, which costs several times as much to make
 class WorkflowTaskInput:
     """What one rollout is about: an item of the dataset, and the ids under which its session is traced."""
 
