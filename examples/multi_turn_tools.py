@@ -1,9 +1,10 @@
-"""Chats with a tool: a tiny policy learns to ask a calculator, and to say what that answered.
+"""Chats with a tool: a tiny policy asks a calculator, and says what that answered.
 
     python examples/multi_turn_tools.py [--config examples/multi_turn_tools.yaml] [key=value ...]
 
-It is taught how one calls the tool before, by demonstrations of which many are wrong; what is right it learns from
-rewards. With ROLLSPAN_ENABLED=1 in the environment every turn and every call is traced.
+It is taught how one calls the tool before, by demonstrations of which many are wrong; rewards train it further. Groups
+whose answers are all right or all wrong teach nothing and are left out, of the reward that is shown too. With
+ROLLSPAN_ENABLED=1 in the environment every turn and every call is traced.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ async def is_right(
     return float(completions == answer)
 
 
-# Learning: the form of a call from demonstrations, what to call and to answer from rewards.
+# Learning: the form of a call from demonstrations, then from rewards.
 
 
 def demonstration(settings: Settings, random: Random) -> str:
@@ -161,7 +162,7 @@ def learn(
 
 
 def main(settings: Settings) -> None:
-    """Train; prints the mean reward of each step's batch."""
+    """Teach, then train; prints the mean reward of each step's batch."""
     torch.set_num_threads(1)  # nothing here is large enough for more
     torch.manual_seed(settings.seed)
     random = Random(settings.seed)
