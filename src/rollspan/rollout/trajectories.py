@@ -28,8 +28,6 @@ Other keys are the workflow's own: tensors whose first axis is the batch, or lis
 NOT_WRITTEN: Final = -1
 """Version of a token that the model did not write."""
 
-_YOUNGEST: Final = (1 << 31) - 1
-
 _ALSO: Final = {
     "input_ids": (torch.int32,),
     "loss_mask": (torch.int32, torch.bool),
@@ -230,8 +228,9 @@ def oldest_version(trajectory: Trajectory) -> int | None:
     if versions.dtype.kind != "i":
         versions = versions.astype(np.int64)
     # Without their sign, tokens that the model did not write are the youngest of all.
-    oldest = versions.view(f"u{versions.dtype.itemsize}").min()
-    return None if oldest > _YOUNGEST else int(oldest)
+    size = versions.dtype.itemsize
+    oldest = int(versions.view(f"u{size}").min())
+    return None if oldest >> (8 * size - 1) else oldest
 
 
 def _array(tensor: torch.Tensor) -> Any:
