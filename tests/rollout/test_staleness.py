@@ -172,7 +172,12 @@ def test_nothing_too_old_is_consumed_under_races(rec: Recording, max_staleness: 
     over = threading.Event()
 
     async def some(engine: Any, task: WorkflowTaskInput) -> Trajectory | None:
-        return None if rng.random() < 0.1 else await one_token(engine, task)
+        chance = rng.random()
+        if chance < 0.1:
+            return None
+        if chance < 0.2:  # as one that several updates reached
+            return trajectory(version=max(engine.get_version() - max_staleness - 1, 0))
+        return await one_token(engine, task)
 
     with RolloutExecutor(
         engine, consumer_batch_size=8, max_staleness=max_staleness, max_concurrent_rollouts=16
