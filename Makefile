@@ -98,7 +98,7 @@ $(VENV)/.areal: $(VENV)/.created $(BUILT_FROM) tests/areal/requirements.txt
 
 define DOWNLOADS
 Setting up $(VENV) in this folder; nothing outside it is changed. To be downloaded, unless pip has it cached:
-  rollspan's own needs and the tools   about 50 MB
+  rollspan's own needs and the tools   about 80 MB
   torch, for the demo                  about 3 GB on Linux, with the CUDA libraries it brings (6 GB on disk);
                                        about 200 MB elsewhere, or as its CPU build
   Ray and Open MPI, for test-clusters  about 110 MB (400 MB on disk)
