@@ -449,6 +449,15 @@ def test_too_many_failures_in_a_row_reach_the_trainer(rec: Recording, engine: Nu
         assert len(executor.wait(1, timeout=30)) == 1
 
 
+def test_a_batch_that_fails_altogether_is_no_empty_one(engine: NullEngine) -> None:
+    """However soon its rollouts are over, rollout_batch() raises with the cause."""
+    with RolloutExecutor(engine, max_consecutive_failures=3) as executor:
+        for _ in range(5):
+            with pytest.raises(RolloutError, match="3 rollouts in a row") as raised:
+                executor.rollout_batch([{}] * 3, Steps(raises))
+            assert isinstance(raised.value.__cause__, LookupError)
+
+
 def test_a_good_rollout_between_failures_is_no_row(rec: Recording, engine: NullEngine) -> None:
     """Failures are counted from the last good one on."""
     with RolloutExecutor(engine, max_consecutive_failures=2, max_concurrent_rollouts=1) as executor:

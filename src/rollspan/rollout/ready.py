@@ -185,10 +185,12 @@ class Ready:
         with self._changed:
             self._wanted.append(0)  # whatever comes, look
             try:
-                while number in self._coming:
+                while True:
                     if stop is not None and stop.is_set():
                         return None
                     self._raise_failure()
+                    if number not in self._coming:
+                        break
                     self._wait(deadline, f"rollout {number}, which is not over")
             finally:
                 self._wanted.remove(0)
