@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 from typing import Any
 
 import pytest
@@ -220,6 +221,8 @@ def test_a_tool_that_is_no_function_is_refused() -> None:
     """Tools are functions by name."""
     with pytest.raises(ValueError, match="the tool 'add' is a int"):
         chat(tools={"add": 3})
+    with pytest.raises(ValueError, match="the tool 'add' takes 'a' by position alone"):
+        chat(tools={"add": operator.add})
 
 
 def test_schemas_reach_the_template() -> None:

@@ -24,7 +24,7 @@ from .inputs import (
 from .multi_turn import FEEDBACK, check_turns
 from .scoring import score
 from .templates import ChatTemplate, joined
-from .tools import ToolCallParser, Tools, parse_hermes_tool_calls, run_tool_calls
+from .tools import ToolCallParser, Tools, check_tool, parse_hermes_tool_calls, run_tool_calls
 
 
 @dataclass
@@ -66,8 +66,7 @@ class MultiTurnChatWorkflow(RolloutWorkflow):
     ) -> None:
         check_turns(max_turns, turn_discount)
         for name, tool in (tools or {}).items():
-            if not callable(tool):
-                raise ValueError(f"the tool {name!r} is a {type(tool).__name__}; expected a function")
+            check_tool(name, tool)
         self.tokenizer = loaded_tokenizer(tokenizer)
         self.gconfig = gconfig.new_with_stop_and_pad_token_ids(self.tokenizer)
         self.group_size = gconfig.n_samples

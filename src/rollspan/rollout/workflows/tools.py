@@ -79,6 +79,22 @@ def _hermes_call(text: str) -> ToolCall:
     return ToolCall(found["name"], arguments)
 
 
+def check_tool(name: str, tool: Any) -> None:
+    """Raise ValueError unless it is a function that can be called by the names of its arguments."""
+    if not callable(tool):
+        raise ValueError(f"the tool {name!r} is a {type(tool).__name__}; expected a function")
+    try:
+        parameters = inspect.signature(tool).parameters.values()
+    except (TypeError, ValueError):  # of some functions in C
+        return
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            raise ValueError(
+                f"the tool {name!r} takes {parameter.name!r} by position alone; expected a function that takes its "
+                "arguments by name, as models give them"
+            )
+
+
 class ToolCallError(Exception):
     """The model called a tool in a way that makes no sense; the message is for the model."""
 
