@@ -144,5 +144,7 @@ def test_what_is_no_trajectory_is_told_so() -> None:
 def test_the_oldest_version_is_that_of_a_token_of_the_models(dtype: torch.dtype) -> None:
     """Tokens that it did not write have none, whatever the type is."""
     for versions, oldest in (([[-1, 7, 3, -1]], 3), ([[0, 5], [-1, 4]], 0), ([[-1, -1]], None), ([[]], None)):
-        assert oldest_version({"versions": torch.tensor(versions, dtype=dtype)}) == oldest
+        tensor = torch.tensor(versions, dtype=dtype)
+        assert oldest_version({"versions": tensor}) == oldest
+        assert oldest_version({"versions": tensor.repeat(1, 100)}) == oldest
     assert oldest_version({}) is None

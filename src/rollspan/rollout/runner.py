@@ -235,6 +235,6 @@ def _reward(row: Any) -> float | None:
     """The reward of a rollout, the mean where it has several rows; None where it has none."""
     try:
         rewards = row[_REWARDS]
-        return float(rewards if rewards.numel() == 1 else rewards.float().mean())
+        return float(rewards.item() if rewards.numel() == 1 else rewards.float().mean())
     except (KeyError, AttributeError, TypeError, ValueError):
         return None

@@ -28,6 +28,9 @@ Other keys are the workflow's own: tensors whose first axis is the batch, or lis
 NOT_WRITTEN: Final = -1
 """Version of a token that the model did not write."""
 
+_FEW: Final = 128
+"""So many numbers are looked at sooner one by one than as an array."""
+
 _ALSO: Final = {
     "input_ids": (torch.int32,),
     "loss_mask": (torch.int32, torch.bool),
@@ -220,16 +223,18 @@ def _check_contents(trajectory: Trajectory) -> None:
 
 def oldest_version(trajectory: Trajectory) -> int | None:
     """The oldest version of the weights that wrote any of it; None where it does not say."""
-    if trajectory.get("versions") is None:
+    versions = trajectory.get("versions")
+    if versions is None or not versions.numel():
         return None
-    versions = _array(trajectory["versions"])
-    if not versions.size:
-        return None
-    if versions.dtype.kind != "i":
-        versions = versions.astype(np.int64)
+    if versions.numel() <= _FEW:
+        written = [version for version in versions.flatten().tolist() if version > NOT_WRITTEN]
+        return int(min(written)) if written else None
+    array = _array(versions)
+    if array.dtype.kind != "i":
+        array = array.astype(np.int64)
     # Without their sign, tokens that the model did not write are the youngest of all.
-    size = versions.dtype.itemsize
-    oldest = int(versions.view(f"u{size}").min())
+    size = array.dtype.itemsize
+    oldest = int(array.view(f"u{size}").min())
     return None if oldest >> (8 * size - 1) else oldest
 
 
