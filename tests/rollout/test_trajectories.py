@@ -97,7 +97,10 @@ ONES = torch.ones(1, 5)
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"input_ids": ONES.short()}, r"'input_ids' is torch.int16 \[1, 5\].*expected torch.int64"),
+        (
+            {"input_ids": ONES.short()},
+            r"'input_ids' is torch.int16 \[1, 5\].*expected a tensor of torch.int64",
+        ),
         ({"loss_mask": ONES.long()}, "'loss_mask' is torch.int64"),
         ({"logprobs": [0.0]}, "'logprobs' is a list"),
         ({"rewards": torch.tensor(1.0)}, r"'rewards' is torch.float32 \[\]"),
@@ -107,6 +110,10 @@ ONES = torch.ones(1, 5)
         ({"attention_mask": torch.tensor([[False, True, True, True, True]])}, "behind padding"),
         ({"attention_mask": torch.zeros(1, 5).bool()}, "a row without a token"),
         ({"loss_mask": 2 * ONES}, "outside of 0 to 1"),
+        (
+            {"loss_mask": torch.tensor([[0, float("nan"), 1, 1, 1]])},
+            "'loss_mask' has values that are not finite",
+        ),
         ({"logprobs": ONES / 0}, "'logprobs' has values that are not finite"),
         ({"rewards": torch.tensor([float("nan")])}, "'rewards' has values that are not finite"),
         ({"images": [1, 2]}, "'images' has 2 rows"),
@@ -117,6 +124,29 @@ def test_a_wrong_trajectory_is_told_what_is_wrong_with_it(changes: dict[str, Any
     """A type, a shape or a content that is wrong is named with its key."""
     with pytest.raises(ValueError, match=said):
         check({**built(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "said"),
+    [
+        ("attention_mask", [[False] * 9 + [True]], "behind padding"),
+        ("attention_mask", [[True] * 9 + [False]], "'loss_mask' is not 0 where"),
+        ("loss_mask", [[0.0] * 9 + [2.0]], "outside of 0 to 1"),
+        ("loss_mask", [[0.0] * 9 + [float("nan")]], "'loss_mask' has values"),
+        ("logprobs", [[0.0] * 9 + [float("-inf")]], "'logprobs' has values that are not finite"),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 100])
+def test_contents_are_looked_at_in_long_trajectories_too(
+    times: int, key: str, values: list[list[float]], said: str
+) -> None:
+    """Of few tokens one by one, of many as arrays: the same is wrong with both."""
+    row = {name: tensor.repeat(1, times) for name, tensor in built(8).items() if name != "rewards"}
+    right = {**row, "rewards": torch.ones(1)}
+    check(right)
+    wrong = torch.cat([row[key][:, :-10], torch.tensor(values).to(row[key].dtype)], dim=1)
+    with pytest.raises(ValueError, match=said):
+        check({**right, key: wrong})
 
 
 def test_tokens_and_masks_may_be_of_the_types_that_others_use() -> None:

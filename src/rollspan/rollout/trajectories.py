@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
@@ -164,18 +165,20 @@ def check(trajectory: Any, *, rows: int | None = 1) -> None:
     if missing:
         raise ValueError(f"the trajectory lacks {', '.join(map(repr, missing))}; it has {sorted(trajectory)}")
     for key, dtype in _OF_TOKENS.items():
-        _check_tensor(key, trajectory[key], dtype, ["batch", "length"])
-    _check_tensor("rewards", trajectory["rewards"], torch.float32, ["batch"])
+        _check_tensor(key, trajectory[key], dtype, ("batch", "length"))
+    _check_tensor("rewards", trajectory["rewards"], torch.float32, ("batch",))
     _check_shapes(trajectory, rows)
     _check_contents(trajectory)
 
 
 def _check_tensor(key: str, value: Any, dtype: torch.dtype, axes: Sequence[str]) -> None:
-    expected = f"expected {dtype} [{', '.join(axes)}]"
     if not isinstance(value, torch.Tensor):
-        raise ValueError(f"{key!r} is a {type(value).__name__}; {expected}, a tensor")
-    if (value.dtype != dtype and value.dtype not in _ALSO.get(key, ())) or value.ndim != len(axes):
-        raise ValueError(f"{key!r} is {_describe(value)}; {expected}")
+        found = f"a {type(value).__name__}"
+    elif (value.dtype != dtype and value.dtype not in _ALSO.get(key, ())) or value.ndim != len(axes):
+        found = _describe(value)
+    else:
+        return
+    raise ValueError(f"{key!r} is {found}; expected a tensor of {dtype} [{', '.join(axes)}]")
 
 
 def _check_shapes(trajectory: Trajectory, rows: int | None) -> None:
@@ -206,19 +209,25 @@ def _check_shapes(trajectory: Trajectory, rows: int | None) -> None:
 
 
 def _check_contents(trajectory: Trajectory) -> None:
-    attended = _array(trajectory["attention_mask"])
+    attended, loss = trajectory["attention_mask"], trajectory["loss_mask"]
+    if not _extremes(attended)[0]:
+        _check_padding(_array(attended), _array(loss))
+    least, most = _extremes(loss)
+    if not (least >= 0 and most <= 1):
+        raise ValueError("'loss_mask' has values outside of 0 to 1")
+    for key in ("loss_mask", "logprobs", "rewards"):
+        # A sum is finite where all are, and those that could overflow are no logprobs and no rewards.
+        if not math.isfinite(_total(trajectory[key])):
+            raise ValueError(f"{key!r} has values that are not finite")
+
+
+def _check_padding(attended: Any, loss: Any) -> None:
     if (attended[:, 1:] > attended[:, :-1]).any():
         raise ValueError("'attention_mask' has tokens behind padding; expected padding on the right alone")
     if not attended[:, 0].all():
         raise ValueError("'attention_mask' has a row without a token; expected at least one in each")
-    loss = _array(trajectory["loss_mask"])
-    if not (loss.min() >= 0 and loss.max() <= 1):
-        raise ValueError("'loss_mask' has values outside of 0 to 1")
     if loss[~attended].any():
         raise ValueError("'loss_mask' is not 0 where 'attention_mask' is false; expected no loss on padding")
-    for key in ("logprobs", "rewards"):
-        if not np.isfinite(_array(trajectory[key])).all():
-            raise ValueError(f"{key!r} has values that are not finite")
 
 
 def oldest_version(trajectory: Trajectory) -> int | None:
@@ -227,7 +236,7 @@ def oldest_version(trajectory: Trajectory) -> int | None:
     if versions is None or not versions.numel():
         return None
     if versions.numel() <= _FEW:
-        written = [version for version in versions.flatten().tolist() if version > NOT_WRITTEN]
+        written = [version for version in _numbers(versions) if version > NOT_WRITTEN]
         return int(min(written)) if written else None
     array = _array(versions)
     if array.dtype.kind != "i":
@@ -236,6 +245,25 @@ def oldest_version(trajectory: Trajectory) -> int | None:
     size = array.dtype.itemsize
     oldest = int(array.view(f"u{size}").min())
     return None if oldest >> (8 * size - 1) else oldest
+
+
+def _extremes(tensor: torch.Tensor) -> tuple[float, float]:
+    """The least and the greatest number, of one at least."""
+    if tensor.numel() <= _FEW:
+        numbers = _numbers(tensor)
+        return min(numbers), max(numbers)
+    array = _array(tensor)
+    return array.min(), array.max()
+
+
+def _total(tensor: torch.Tensor) -> float:
+    if tensor.numel() <= _FEW:
+        return float(sum(_numbers(tensor)))
+    return float(_array(tensor).sum(dtype=np.float64))
+
+
+def _numbers(tensor: torch.Tensor) -> list[Any]:
+    return tensor.flatten().tolist()
 
 
 def _array(tensor: torch.Tensor) -> Any:
