@@ -111,6 +111,41 @@ def test_failures_reach_the_trainer() -> None:
         executor.prepare_batch(itertools.count(), Steps(raises), timeout=TIMEOUT)
 
 
+def test_without_staleness_no_more_is_made_than_the_trainer_can_take_soon() -> None:
+    """However slow the trainer is, what waits for it does not grow from step to step."""
+    with RolloutExecutor(NullEngine(), max_concurrent_rollouts=4) as executor:
+        ahead = []
+        for _ in range(30):
+            executor.prepare_batch(range(10**6), Steps(as_given), batch_size=3, timeout=TIMEOUT)
+            until_idle(executor)
+            ahead.append(executor._pipeline.ready.open_or_there)
+    assert max(ahead) <= 2 * 3 + 4
+
+
+def until_idle(executor: RolloutExecutor) -> None:
+    """Wait until nothing waits or runs."""
+    deadline = time.monotonic() + TIMEOUT
+    while executor.get_stats().enqueued or executor.get_stats().running:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_another_dataloader_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    """Who gives a fresh list in each step is told once that it begins anew, and behind what is under way."""
+    with RolloutExecutor(NullEngine(), consumer_batch_size=2, max_staleness=0) as executor:
+        for version in range(1, 4):
+            executor.prepare_batch([{"reward": version}] * 2, Steps(one_token), timeout=TIMEOUT)
+            executor.set_version(version)
+    assert caplog.text.count("prepare_batch() was given another dataloader than before") == 1
+
+
+def test_who_refuses_everything_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A batch that never fills says in the log how many rollouts gave nothing."""
+    with RolloutExecutor(NullEngine()) as executor, pytest.raises(TimeoutError):
+        executor.prepare_batch(range(10), Steps(as_given), lambda taken: False, timeout=2)
+    assert caplog.text.count("256 rollouts in a row gave nothing to train on, the last one of Steps") == 1
+
+
 def test_rollouts_go_on_while_the_trainer_trains(rec: Recording) -> None:
     """With staleness 1 the rollouts of the next batch run before it is asked for, and no more than those."""
     begun: list[int] = []

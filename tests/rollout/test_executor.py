@@ -354,7 +354,7 @@ def test_a_pause_holds_back_what_has_not_begun(rec: Recording, engine: NullEngin
         executor.submit({}, Steps(one_token))
         goes_on.set()
         executor.wait(1, timeout=30)
-        with pytest.raises(TimeoutError, match="1 rollouts are under way"):
+        with pytest.raises(TimeoutError, match="0 rollouts run, 1 wait: either the executor is paused"):
             executor.wait(1, timeout=0.05)
         executor.resume()
         executor.wait(1, timeout=30)
@@ -370,7 +370,7 @@ def test_who_waits_in_vain_is_told_why_after_a_while(
         executor.submit({}, Steps(one_token))
         with pytest.raises(TimeoutError):
             executor.wait(1, timeout=0.3)
-    assert caplog.text.count("1 rollouts wait and none runs") == 1
+    assert caplog.text.count("0 rollouts run, 1 wait: either the executor is paused") == 1
 
 
 # Groups.
@@ -480,8 +480,10 @@ def test_the_log_says_what_failed_and_not_what_it_said(
     assert "an exception of the workflow's" not in caplog.text
 
 
-def test_a_wrong_trajectory_fails_its_session(rec: Recording, engine: NullEngine) -> None:
-    """The cause says what is wrong with it."""
+def test_a_wrong_trajectory_fails_its_session(
+    rec: Recording, engine: NullEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The cause, and the log, say what is wrong with it."""
 
     async def wrong(engine: Any, task: WorkflowTaskInput) -> Any:
         return {**trajectory(), "rewards": [1.0]}
@@ -491,6 +493,7 @@ def test_a_wrong_trajectory_fails_its_session(rec: Recording, engine: NullEngine
         with pytest.raises(RolloutError) as raised:
             executor.wait(1, timeout=30)
     assert "'rewards'" in str(raised.value.__cause__)
+    assert "a trajectory of Steps is wrong: 'rewards' is a list; expected" in caplog.text
     assert endings(rec) == [("failed", "workflow_exception")]
 
 
@@ -505,6 +508,13 @@ def test_a_wrong_trajectory_fails_its_session(rec: Recording, engine: NullEngine
         ({"rollout_timeout": 0}, "rollout_timeout is 0"),
         ({"min_group_size": 0}, "min_group_size is 0"),
         ({"max_consecutive_failures": 0}, "max_consecutive_failures is 0"),
+        ({"consumer_batch_size": "4"}, "consumer_batch_size is '4'"),
+        ({"rollout_timeout": "5"}, "rollout_timeout is '5'"),
+        ({"check_trajectory_format": "no"}, "check_trajectory_format is 'no'"),
+        ({"version": -1}, "version is -1"),
+        ({"version": "0"}, "version is '0'"),
+        ({"engine": "localhost:30000"}, "engine is 'localhost:30000'"),
+        ({"engine": NullEngine}, "expected an object with `async agenerate"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(
@@ -512,7 +522,7 @@ def test_settings_that_make_no_sense_are_named(
 ) -> None:
     """The error names the value and what was expected."""
     with pytest.raises(ValueError, match=names):
-        RolloutExecutor(engine, **settings)
+        RolloutExecutor(**{"engine": engine, **settings})
 
 
 def test_arguments_that_make_no_sense_are_named(engine: NullEngine) -> None:
@@ -538,6 +548,14 @@ def test_arguments_that_make_no_sense_are_named(engine: NullEngine) -> None:
             executor.set_version(-1)
         with pytest.raises(ValueError, match="number is 'a'"):
             executor.wait_for_task("a")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="number is 99"):
+            executor.wait_for_task(99)
+        with pytest.raises(ValueError, match="timeout is 'x'"):
+            executor.wait(1, timeout="x")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="the state is a dict"):
+            executor.load_state_dict({})
+        with pytest.raises(ValueError, match="dataloader is a dict"):
+            executor.prepare_batch({"a": 1}, Steps(one_token))
         assert executor.get_stats() == rollspan.RolloutStats()
 
 
@@ -568,6 +586,28 @@ def test_a_batch_of_data_is_rolled_out_at_once(rec: Recording, engine: NullEngin
         assert [float(t["rewards"]) for t in batch] == [0, 1, 3, 4]
         executor.submit({"reward": 9}, Steps(one_token))
         assert float(executor.wait(1, timeout=30)[0]["rewards"]) == 9
+
+
+def test_a_batch_of_which_some_fail_says_so(
+    rec: Recording, engine: NullEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that are good come, the log says what the others failed with; where none is good the error is raised."""
+
+    async def odd_ones_fail(engine: Any, task: WorkflowTaskInput) -> Trajectory:
+        if task.data["id"] % 2:
+            raise LookupError("the cause")
+        return trajectory()
+
+    with RolloutExecutor(engine) as executor:
+        assert len(executor.rollout_batch([{"id": i} for i in range(5)], Steps(odd_ones_fail))) == 3
+        assert "2 of 5 rollouts of a batch failed: LookupError" in caplog.text
+        with pytest.raises(
+            RolloutError, match="none of 1 rollouts was good, 1 failed, .* LookupError: the cause"
+        ):
+            executor.rollout_batch([{"id": 1}], Steps(odd_ones_fail))
+        assert executor.rollout_batch([{"id": 1}], Steps(none)) == []
+        with pytest.raises(ValueError, match="data is a dict"):
+            executor.rollout_batch({"id": 1}, Steps(none))
 
 
 def test_a_batch_that_is_given_up_leaves_nothing_behind(rec: Recording, engine: NullEngine) -> None:
@@ -737,8 +777,11 @@ def test_an_executor_that_nobody_closes_does_not_keep_a_program_from_ending(
         "    time.sleep(0.01)\n",
         env={"PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    assert done.stderr.startswith("rollspan: 4 sessions had no verdict when the process ended")
-    assert done.stderr.count("\n") == 1
+    said = done.stderr.splitlines()
+    assert said[0].startswith(
+        "rollouts are cut off by the program's end: call close() of their RolloutExecutor"
+    )
+    assert "the event loop of the rollouts does not answer: it is left behind" in said
     ends = sorted((r["status"], r.get("rejection_reason")) for r in in_file(tmp_path / "data"))
     assert ends == [("accepted", None), *[("dropped", "cancelled")] * 4]
 
@@ -785,6 +828,12 @@ async def test_async_code_waits_without_blocking(rec: Recording, engine: NullEng
         assert [float(t["rewards"]) for t in await executor.wait_async(1, timeout=30)] == [1]
         batch = await executor.rollout_batch_async([{"reward": 2}], Steps(one_token), timeout=30)
         assert [float(t["rewards"]) for t in batch] == [2]
+        number = await executor.submit_async({"reward": 4}, Steps(one_token), is_eval=True)
+        taken = await executor.wait_for_task_async(number, timeout=30)
+        assert taken is not None
+        assert float(taken["rewards"]) == 4
+        await executor.update_weights_async(b"", 2)
+        assert engine.get_version() == 2
         batch = await executor.prepare_batch_async([{"reward": 3}], Steps(one_token), timeout=30)
         assert [float(t["rewards"]) for t in batch] == [3]
 

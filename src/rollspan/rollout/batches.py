@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -11,9 +12,12 @@ from typing import Any
 
 from .errors import RolloutError
 from .pipeline import Pipeline
+from .ready import deadline_in
 from .submissions import ShouldAccept, Submission
 from .supply import Supply
 from .workflow import RolloutWorkflow
+
+logger = logging.getLogger("rollspan.rollout")
 
 
 class Batches:
@@ -26,6 +30,7 @@ class Batches:
         self._staleness = pipeline.staleness
         self._supplies: dict[int, Supply] = {}
         self._states: deque[Any] = deque()  # of supplies that are not there yet
+        self._said = False
 
     def first(
         self, count: int, timeout: float | None, *, stop: threading.Event | None = None
@@ -35,17 +40,19 @@ class Batches:
         self._check_count(count)
         return self._ready.take(count, timeout, stop)
 
-    def numbered(self, number: int, timeout: float | None) -> list[Submission]:
+    def numbered(
+        self, number: int, timeout: float | None, *, stop: threading.Event | None = None
+    ) -> list[Submission]:
         """That very one, or none."""
-        if type(number) is not int or number < 0:
+        if not self._pipeline.was_given(number):
             raise ValueError(f"number is {number!r}; expected what submit() gave")
         self._pipeline.check_may_wait()
-        submission = self._ready.take_number(number, timeout)
+        submission = self._ready.take_number(number, timeout, stop)
         return [] if submission is None else [submission]
 
     def of_data(
         self,
-        data: Sequence[Any],
+        data: Iterable[Any],
         workflow: RolloutWorkflow,
         should_accept_fn: ShouldAccept | None,
         group_size: int | None,
@@ -55,25 +62,27 @@ class Batches:
     ) -> list[Submission]:
         """Rollouts of all of it, without bounds on how far they run ahead: who asks waits for them."""
         self._pipeline.check_may_wait()
-        numbers: list[int] = []
+        _check_items("data", data)
+        asked: list[Submission] = []
         taken: list[Submission] = []
         try:
             for item in data:
-                number = self._pipeline.submit(
+                submission = self._pipeline.submit(
                     item, workflow, should_accept_fn, group_size=group_size, bounded=False, reserved=True
                 )
-                if number is not None:
-                    numbers.append(number)
-            for number in numbers:
-                submission = self._ready.take_number(number, timeout, stop)
                 if submission is not None:
+                    asked.append(submission)
+            for submission in asked:
+                if self._ready.take_number(submission.number, timeout, stop) is not None:
                     taken.append(submission)
         except BaseException:
             self.let_go(taken)
-            self._ready.forget(numbers)
+            self._ready.forget(submission.number for submission in asked)
             raise
         if stop is not None and stop.is_set():
-            self._ready.forget(numbers)
+            self._ready.forget(submission.number for submission in asked)
+        else:
+            _check_failures(asked, taken)
         return taken
 
     def of_loader(
@@ -89,6 +98,7 @@ class Batches:
     ) -> list[Submission]:
         """The next batch, with the pipeline fed from the dataloader before and after."""
         self._pipeline.check_may_wait()
+        _check_items("dataloader", dataloader)
         size = batch_size or getattr(dataloader, "batch_size", None) or self._staleness.consumer_batch_size
         self._check_count(size)
         supply = self._supply(dataloader)
@@ -99,20 +109,21 @@ class Batches:
             group_size=group_size,
             supply=supply,
         )
-        deadline = None if timeout is None else time.monotonic() + timeout
+        hungry = partial(self._is_hungry, size)
+        deadline = deadline_in(timeout)
         while stop is None or not stop.is_set():
-            more = self._feed(supply, submit)
+            more = self._feed(supply, submit, size)
             taken = self._ready.take_at_once(size, at_end=not more)
             if taken is not None:
-                self._feed(supply, submit)  # for the time that the trainer trains
+                self._feed(supply, submit, size)  # for the time that the trainer trains
                 return taken
             left = None if deadline is None else deadline - time.monotonic()
-            self._ready.wait_for_more(size, left, self._is_hungry if more else bool, stop)
+            self._ready.wait_for_more(size, left, hungry if more else bool, stop)
         return []
 
-    def _feed(self, supply: Supply, submit: Callable[..., object]) -> bool:
-        """Fill the queue up; whether there is more to fill it with."""
-        room = min(self._most_waiting() - len(self._intake), self._intake.room)
+    def _feed(self, supply: Supply, submit: Callable[..., object], size: int) -> bool:
+        """Fill the queue up for batches of this size; whether there is more to fill it with."""
+        room = min(self._most(size) - self._under_way(), self._intake.room)
         try:
             while room > 0:
                 submit(supply.next())
@@ -121,13 +132,17 @@ class Batches:
             return False
         return True
 
-    def _is_hungry(self) -> bool:
-        return len(self._intake) <= self._most_waiting() // 2 and self._intake.room > 0
+    def _is_hungry(self, size: int) -> bool:
+        return self._under_way() <= self._most(size) // 2 and self._intake.room > 0
 
-    def _most_waiting(self) -> int:
-        """How many are to wait: what may begin before the next batch, and no more, however large the bounds are."""
+    def _under_way(self) -> int:
+        """What counts towards `_most`: where `max_staleness` says what begins what waits for that, else all there is."""
+        return len(self._intake) if self._staleness.max_staleness is not None else self._ready.open_or_there
+
+    def _most(self, size: int) -> int:
+        """How many are to be there for this batch and the next, and no more, however large the bounds are."""
         staleness = self._staleness
-        most = 2 * staleness.consumer_batch_size + staleness.max_concurrent_rollouts
+        most = 2 * size + staleness.max_concurrent_rollouts
         return most if staleness.max_staleness is None else min(most, staleness.get_pending_limit())
 
     def _supply(self, dataloader: Iterable[Any]) -> Supply:
@@ -136,6 +151,12 @@ class Batches:
             supply = Supply(dataloader)  # which keeps it, and so its id
             if self._states:
                 supply.load_state_dict(self._states.popleft())
+            elif self._supplies and not self._said:
+                self._said = True
+                logger.warning(
+                    "prepare_batch() was given another dataloader than before: it begins with its first item, and comes "
+                    "after what is under way of the others. To go on in one, give the same object each time"
+                )
             self._supplies[id(dataloader)] = supply
         return supply
 
@@ -174,3 +195,21 @@ class Batches:
                 f"consumer_batch_size={staleness.consumer_batch_size} let {staleness.get_pending_limit()} be ahead of "
                 "the trainer; raise one of them"
             )
+
+
+def _check_items(name: str, items: Any) -> None:
+    if isinstance(items, Mapping | str | bytes) or not isinstance(items, Iterable):
+        raise ValueError(f"{name} is a {type(items).__name__}; expected an iterable of items, such as a list")
+
+
+def _check_failures(asked: Sequence[Submission], taken: Sequence[Submission]) -> None:
+    """Say which rollouts of a batch failed; raise RolloutError, with the last error as its cause, where none is good."""
+    errors = [submission.error for submission in asked if submission.error is not None]
+    if errors and not taken:
+        raise RolloutError(
+            f"none of {len(asked)} rollouts was good, {len(errors)} failed, the last one with "
+            f"{type(errors[-1]).__name__}: {errors[-1]}"
+        ) from errors[-1]
+    if errors:
+        kinds = ", ".join(sorted({type(error).__name__ for error in errors}))
+        logger.warning("%d of %d rollouts of a batch failed: %s", len(errors), len(asked), kinds)

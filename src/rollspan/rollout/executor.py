@@ -59,21 +59,30 @@ class RolloutExecutor:
         check_trajectory_format: bool = True,
         version: int = 0,
     ) -> None:
+        if isinstance(engine, type) or not callable(getattr(engine, "agenerate", None)):
+            raise ValueError(
+                f"engine is {engine!r}; expected an object with `async agenerate(request)`, such as SGLangEngine(address)"
+            )
+        if type(check_trajectory_format) is not bool:
+            raise ValueError(
+                f"check_trajectory_format is {check_trajectory_format!r}; expected True or False"
+            )
         if when_full not in ("block", "drop"):
             raise ValueError(f"when_full is {when_full!r}; expected 'block' or 'drop'")
         for name, value in (
+            ("max_concurrent_rollouts", max_concurrent_rollouts),
             ("min_group_size", min_group_size),
             ("max_consecutive_failures", max_consecutive_failures),
         ):
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}; expected a whole number above 0, or None")
-        if rollout_timeout is not None and not rollout_timeout > 0:
+        if rollout_timeout is not None and not (
+            type(rollout_timeout) in (int, float) and rollout_timeout > 0
+        ):
             raise ValueError(f"rollout_timeout is {rollout_timeout!r}; expected seconds above 0, or None")
         self.engine = engine
         self.staleness_manager = StalenessManager(
-            max_concurrent_rollouts=max(64, consumer_batch_size)
-            if max_concurrent_rollouts is None
-            else max_concurrent_rollouts,
+            max_concurrent_rollouts=max_concurrent_rollouts,
             consumer_batch_size=consumer_batch_size,
             max_staleness=max_staleness,
             version=version,
@@ -91,13 +100,14 @@ class RolloutExecutor:
         self._batches = Batches(self._pipeline)
 
     def __enter__(self) -> RolloutExecutor:
+        self._pipeline.check_open()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
     async def __aenter__(self) -> RolloutExecutor:
-        return self
+        return self.__enter__()
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close_async()
@@ -122,7 +132,7 @@ class RolloutExecutor:
         `is_eval`: not trained on, so that `max_staleness` says nothing of it, and `wait` does not give it:
         `wait_for_task` does. Raises ValueError for arguments that make no sense, RolloutError when closed.
         """
-        return self._pipeline.submit(
+        submission = self._pipeline.submit(
             data,
             workflow,
             should_accept_fn,
@@ -131,6 +141,7 @@ class RolloutExecutor:
             bounded=not is_eval,
             reserved=is_eval,
         )
+        return None if submission is None else submission.number
 
     # What comes of it.
 
@@ -161,7 +172,8 @@ class RolloutExecutor:
     ) -> list[Trajectory]:
         """Rollouts of all of `data`, now: the trajectories of those that were accepted, in the order of the data.
 
-        `max_staleness` holds none of them back. `timeout` seconds are for each of them.
+        `max_staleness` holds none of them back. `timeout` seconds are for each of them. That some failed is said in the
+        log; where all gave nothing and some failed RolloutError is raised, with the last error as its cause.
         """
         return _consumed(self._batches.of_data(data, workflow, should_accept_fn, group_size, timeout))
 
@@ -195,6 +207,15 @@ class RolloutExecutor:
     async def wait_async(self, count: int, timeout: float | None = None) -> list[Trajectory]:
         """`wait`. Cancelled, it takes nothing."""
         return await self._without_blocking(partial(self._batches.first, count, timeout))
+
+    async def wait_for_task_async(self, number: int, timeout: float | None = None) -> Trajectory | None:
+        """`wait_for_task`. Cancelled, it takes nothing."""
+        taken = await self._without_blocking(partial(self._batches.numbered, number, timeout))
+        return taken[0] if taken else None
+
+    async def update_weights_async(self, weights: Any, version: int) -> None:
+        """`update_weights`."""
+        await asyncio.to_thread(self.update_weights, weights, version)
 
     async def rollout_batch_async(
         self,
@@ -301,8 +322,11 @@ class RolloutExecutor:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was, with the same dataloaders in the order of their first use.
 
-        To be called before `prepare_batch`; raises RolloutError after it.
+        To be called before `prepare_batch`; raises RolloutError after it, and ValueError for what is no such state.
         """
+        given: Any = state
+        if not isinstance(given, Mapping) or not {"version", "dataloaders"} <= given.keys():
+            raise ValueError(f"the state is a {type(state).__name__}; expected what state_dict() gave")
         self._batches.load_state_dict(state["dataloaders"])
         self.set_version(state["version"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import atexit
 import logging
 import os
 import threading
@@ -11,8 +11,9 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import Coroutine
+from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .engine import InferenceEngine
 from .errors import RolloutError
@@ -27,6 +28,9 @@ from .workflow import RolloutWorkflow
 logger = logging.getLogger("rollspan.rollout")
 
 _T = TypeVar("_T")
+
+_GRACE_S: Final = 1.0
+"""For what is under way when nobody closes it."""
 
 
 class Pipeline:
@@ -61,15 +65,18 @@ class Pipeline:
             max_consecutive_failures=max_consecutive_failures,
         )
         self._handed_over: deque[Submission] = deque()  # on the loop alone
-        self._numbers = itertools.count()
+        self._numbering = threading.Lock()
+        self._next = 0
         self._name = uuid.uuid4().hex[:8]
         self._pump_is_due = False
         self._closing = threading.Lock()
         self._closed = False
         self._process = os.getpid()
         self._loop = LoopThread("rollspan-rollout")
-        # Of one that nobody closes: a thread in the middle of something is no good at a program's end.
-        weakref.finalize(self, self._loop.stop, 1.0)
+        weakref.finalize(
+            self, self._loop.stop, _GRACE_S
+        )  # of one that nobody closes, and that nobody has any more
+        self._at_exit = partial(_close_at_exit, weakref.ref(self))
 
     def submit(
         self,
@@ -82,8 +89,8 @@ class Pipeline:
         bounded: bool = True,
         reserved: bool = False,
         supply: object = None,
-    ) -> int | None:
-        """Its number, or None where the queue was full and it was dropped. `RolloutExecutor.submit` says the rest.
+    ) -> Submission | None:
+        """None where the queue was full and it was dropped. `RolloutExecutor.submit` says the rest.
 
         `bounded`: `max_staleness` bounds it; `reserved`: for who asks for its number; `supply`: where `data` came from.
         """
@@ -97,7 +104,9 @@ class Pipeline:
             )
         if self._block and self.intake.room <= 0 and self._loop.is_current():
             raise RolloutError("the queue is full, and to wait for room in the event loop would be for ever")
-        number = next(self._numbers)
+        with self._numbering:
+            number = self._next
+            self._next += 1
         submission = Submission(
             number,
             data,
@@ -110,6 +119,8 @@ class Pipeline:
             reserved=reserved,
             supply=supply,
         )
+        if not number:  # rollspan has its own by now, which is to come after this one
+            atexit.register(self._at_exit)
         self.ready.expect(submission)
         self.staleness.on_rollout_enqueued()
         try:
@@ -121,7 +132,11 @@ class Pipeline:
             self._lost(submission, "input_queue_full")
             return None
         self.wake()
-        return number
+        return submission
+
+    def was_given(self, number: Any) -> bool:
+        """Whether this is the number of a submission."""
+        return type(number) is int and 0 <= number < self._next
 
     def _lost(self, submission: Submission, reason: str) -> None:
         """It ends before it was handed over."""
@@ -174,6 +189,7 @@ class Pipeline:
             if self._closed or os.getpid() != self._process:
                 return
             self._closed = True
+            atexit.unregister(self._at_exit)
             self.ready.close()
             for submission in self.intake.close():
                 self._lost(submission, "cancelled")
@@ -209,6 +225,16 @@ class Pipeline:
         self.check_open()
         if self._loop.is_current():
             raise RolloutError("to wait for rollouts in the event loop that runs them would be for ever")
+
+
+def _close_at_exit(reference: weakref.ref[Pipeline]) -> None:
+    pipeline = reference()
+    if pipeline is not None and pipeline.is_of_this_process():
+        logger.warning(
+            "rollouts are cut off by the program's end: call close() of their RolloutExecutor before, or use it in a "
+            "`with` block"
+        )
+        pipeline.close(_GRACE_S)
 
 
 def _group_size(workflow: Any, size: int | None) -> int:

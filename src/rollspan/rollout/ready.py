@@ -45,6 +45,11 @@ class Ready:
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def open_or_there(self) -> int:
+        """How many anybody may have that are under way or ready."""
+        return self._open + len(self._order)
+
     # What comes.
 
     def expect(self, submission: Submission) -> None:
@@ -127,7 +132,7 @@ class Ready:
         Raises TimeoutError after `timeout` seconds; RolloutError where no more can come, when rollouts fail, and when
         closed. All stay where they are then. Gives none once `stop` is set and somebody pokes.
         """
-        deadline = _in(timeout)
+        deadline = deadline_in(timeout)
         with self._changed:
             self._wanted.append(count)
             try:
@@ -163,7 +168,7 @@ class Ready:
         stop: threading.Event | None = None,
     ) -> None:
         """Wait until there are `count`, or none are coming, or there is room to feed. Raises as `take`."""
-        deadline = _in(timeout)
+        deadline = deadline_in(timeout)
         with self._changed:
             self._wanted.append(count)
             self._hungry.append(hungry)
@@ -181,7 +186,7 @@ class Ready:
         self, number: int, timeout: float | None, stop: threading.Event | None = None
     ) -> Submission | None:
         """That very one, once it is over; None where it came to nothing, or was taken before. Raises as `take`."""
-        deadline = _in(timeout)
+        deadline = deadline_in(timeout)
         with self._changed:
             self._wanted.append(0)  # whatever comes, look
             try:
@@ -214,10 +219,12 @@ class Ready:
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Nobody will come for these: what comes of them is thrown away."""
+        arrived = []
         with self._changed:
-            arrived = [self._done.pop(number) for number in numbers if number in self._done]
             for number in numbers:
-                if number in self._coming:
+                if number in self._done:
+                    arrived.append(self._done.pop(number))
+                elif number in self._coming:
                     self._coming[number].unwanted = True
         for submission in arrived:
             self._discard(submission, "cancelled")
@@ -233,20 +240,22 @@ class Ready:
     def _wait(self, deadline: float | None, what: str) -> None:
         left = math.inf if deadline is None else deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"waited in vain for {what}; {len(self._coming)} rollouts are under way")
-        if not self._changed.wait(min(left, _SAID_AFTER)) and left > _SAID_AFTER:
-            self._say_what_holds_it_up(what)
+            raise TimeoutError(f"waited in vain for {what}; {self._what_holds_it_up()}")
+        if not self._changed.wait(min(left, _SAID_AFTER)) and left > _SAID_AFTER and not self._said:
+            stats = self._staleness.get_stats()
+            if not stats.running and stats.enqueued:
+                self._said = True
+                logger.warning("waiting for %s; %s", what, self._what_holds_it_up())
 
-    def _say_what_holds_it_up(self, what: str) -> None:
+    def _what_holds_it_up(self) -> str:
         stats = self._staleness.get_stats()
-        if not self._said and not stats.running and stats.enqueued:
-            self._said = True
-            logger.warning(
-                "waiting for %s: %d rollouts wait and none runs. Either the executor is paused, or as many as "
-                "max_staleness and consumer_batch_size allow are ahead, and set_version() has to be called first",
-                what,
-                stats.enqueued,
-            )
+        state = f"{stats.running} rollouts run, {stats.enqueued} wait"
+        if stats.running or not stats.enqueued:
+            return state
+        return (
+            f"{state}: either the executor is paused, or as many as max_staleness and consumer_batch_size allow are "
+            "ahead of the trainer, and set_version() has to be called first"
+        )
 
     def _raise_failure(self) -> None:
         if self._closed:
@@ -276,5 +285,8 @@ class Ready:
             return left
 
 
-def _in(timeout: float | None) -> float | None:
+def deadline_in(timeout: float | None) -> float | None:
+    """When `timeout` seconds are over, on the monotonic clock. Raises ValueError for what is no number."""
+    if timeout is not None and (type(timeout) not in (int, float) or timeout != timeout):
+        raise ValueError(f"timeout is {timeout!r}; expected seconds, or None to wait for as long as it takes")
     return None if timeout is None else time.monotonic() + timeout

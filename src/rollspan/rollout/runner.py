@@ -17,6 +17,10 @@ from .trajectories import check, concat_padded, oldest_version
 
 logger = logging.getLogger("rollspan.rollout")
 
+_REWARDS: Final = "rewards"
+_SAID_AT: Final = frozenset(256 * 8**n for n in range(8))
+_MOST_SAID: Final = 100
+
 
 class _Sample:
     """One rollout that runs."""
@@ -55,8 +59,8 @@ class Runner:
         self._check = check_trajectory_format
         self._most_failures = max_consecutive_failures
         self._failures = 0
-        self._said: set[type[BaseException]] = set()
-        self._said_behind = False
+        self._fruitless = 0
+        self._said: set[str] = set()
         self._running: dict[asyncio.Task[Any], _Sample] = {}
 
     def start(self, submission: Submission) -> None:
@@ -114,17 +118,20 @@ class Runner:
         if row is None:
             return None
         if self._check:
-            check(row, rows=None)
+            try:
+                check(row, rows=None)
+            except ValueError as wrong:
+                self._say_once(
+                    f"a trajectory of {type(sample.submission.workflow).__name__} is wrong: {wrong}"
+                )
+                raise
         oldest = oldest_version(row)
         if oldest is None:
             oldest = sample.version
-        elif oldest < sample.version and not self._said_behind:
-            self._said_behind = True
-            logger.warning(
-                "a rollout that began under version %d has tokens of version %d: the engine does not have the weights "
-                "that set_version() told of",
-                sample.version,
-                oldest,
+        elif oldest < sample.version:
+            self._say_once(
+                "rollouts have tokens of older versions than the one under which they began: the engine does not have "
+                "the weights that set_version() told of"
             )
         known = sample.submission.oldest
         sample.submission.oldest = oldest if known is None else min(known, oldest)
@@ -142,9 +149,18 @@ class Runner:
             else:
                 accepted = self._accept(submission, good, rows)
         if accepted:
+            self._fruitless = 0
             self._staleness.on_rollout_accepted()
             self._give(submission, good, None)
         else:
+            self._fruitless += 1
+            if self._fruitless in _SAID_AT:
+                logger.warning(
+                    "%d rollouts in a row gave nothing to train on, the last one of %s: they were rejected, failed or "
+                    "dropped. Who waits for a batch goes on waiting",
+                    self._fruitless,
+                    type(submission.workflow).__name__,
+                )
             submission.rows = [None] * len(submission.rows)
             self._staleness.on_rollout_rejected(bounded=submission.bounded)
         self._ready.put(submission)
@@ -182,23 +198,25 @@ class Runner:
 
     def _failed(self, error: BaseException, submission: Submission) -> None:
         self._failures += 1
-        self._ready.last_error = error
-        if type(error) not in self._said:
-            self._said.add(type(error))
-            # What it says may be a prompt: whoever is told of the failures gets it as the cause.
-            logger.warning(
-                "a rollout of %s failed with %s; further ones of this kind are not logged",
-                type(submission.workflow).__name__,
-                type(error).__name__,
-            )
+        self._ready.last_error = submission.error = error
+        # What it says may be a prompt: whoever is told of the failures gets it as the cause.
+        workflow = type(submission.workflow).__name__
+        self._say_once(
+            f"a rollout of {workflow} failed with {type(error).__name__}; further ones of this kind are not logged"
+        )
         if self._most_failures is not None and self._failures >= self._most_failures:
             failure = RolloutError(
-                f"{self._failures} rollouts in a row have failed, the last one of {type(submission.workflow).__name__} "
-                f"with {type(error).__name__}; max_consecutive_failures says how many may"
+                f"{self._failures} rollouts in a row have failed, the last one of {workflow} "
+                f"with {type(error).__name__}: {error}; max_consecutive_failures says how many may"
             )
             failure.__cause__ = error
             self._failures = 0
             self._ready.fail(failure)
+
+    def _say_once(self, what: str) -> None:
+        if what not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(what)
+            logger.warning("%s", what)
 
     def give_up(self, submission: Submission) -> None:
         """It was handed over, and will not run."""
@@ -226,9 +244,6 @@ class Runner:
 def _time_out(sample: _Sample, task: asyncio.Task[Any]) -> None:
     sample.timed_out = True
     task.cancel()
-
-
-_REWARDS: Final = "rewards"
 
 
 def _reward(row: Any) -> float | None:

@@ -21,19 +21,20 @@ class StalenessManager:
     def __init__(
         self,
         *,
-        max_concurrent_rollouts: int,
+        max_concurrent_rollouts: int | None = None,
         consumer_batch_size: int = 1,
         max_staleness: int | None = None,
         version: int = 0,
     ) -> None:
         for name, value, least in (
-            ("max_concurrent_rollouts", max_concurrent_rollouts, 1),
+            ("max_concurrent_rollouts", 1 if max_concurrent_rollouts is None else max_concurrent_rollouts, 1),
             ("consumer_batch_size", consumer_batch_size, 1),
             ("max_staleness", 0 if max_staleness is None else max_staleness, 0),
+            ("version", version, 0),
         ):
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
-        self.max_concurrent_rollouts = max_concurrent_rollouts
+        self.max_concurrent_rollouts = max_concurrent_rollouts or max(64, consumer_batch_size)
         self.consumer_batch_size = consumer_batch_size
         self.max_staleness = max_staleness
         self._lock = threading.Lock()

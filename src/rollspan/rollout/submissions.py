@@ -23,6 +23,7 @@ class Submission:
     __slots__ = (
         "bounded",
         "data",
+        "error",
         "group_id",
         "left",
         "number",
@@ -61,6 +62,7 @@ class Submission:
         self.bounded = bounded  # counts for `max_staleness`
         self.reserved = reserved  # for who asks for it by its number
         self.supply = supply  # where its data came from, for who goes on after a restart
+        self.error: BaseException | None = None  # what it failed with
         self.unwanted = False  # who asked for it has gone
         self.trajectory: Trajectory | None = None
         self.oldest: int | None = None  # version of its oldest token
