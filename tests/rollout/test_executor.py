@@ -602,7 +602,7 @@ def test_a_batch_of_which_some_fail_says_so(
         assert len(executor.rollout_batch([{"id": i} for i in range(5)], Steps(odd_ones_fail))) == 3
         assert "2 of 5 rollouts of a batch failed: LookupError" in caplog.text
         with pytest.raises(
-            RolloutError, match="none of 1 rollouts was good, 1 failed, .* LookupError: the cause"
+            RolloutError, match=r"none of 1 rollouts was good, 1 failed, .* LookupError: the cause"
         ):
             executor.rollout_batch([{"id": 1}], Steps(odd_ones_fail))
         assert executor.rollout_batch([{"id": 1}], Steps(none)) == []

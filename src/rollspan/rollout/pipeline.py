@@ -186,7 +186,7 @@ class Pipeline:
         if self._loop.is_current():
             raise RolloutError("close() inside of the executor's event loop would wait for itself")
         with self._closing:
-            if self._closed or os.getpid() != self._process:
+            if self._closed or not self.is_of_this_process():
                 return
             self._closed = True
             atexit.unregister(self._at_exit)
@@ -211,11 +211,15 @@ class Pipeline:
         if close is not None:
             await asyncio.wait_for(close(), timeout)
 
+    def is_of_this_process(self) -> bool:
+        """False in a forked child, which does not have the event loop's thread."""
+        return os.getpid() == self._process
+
     def check_open(self) -> None:
         """Raise RolloutError where nothing can be asked of it any more."""
         if self._closed:
             raise RolloutError("this executor is closed")
-        if os.getpid() != self._process:
+        if not self.is_of_this_process():
             raise RolloutError(
                 "this executor belongs to the process that made it: a forked one needs its own"
             )
