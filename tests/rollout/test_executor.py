@@ -786,6 +786,26 @@ def test_an_executor_that_nobody_closes_does_not_keep_a_program_from_ending(
     assert ends == [("accepted", None), *[("dropped", "cancelled")] * 4]
 
 
+def test_an_idle_executor_that_nobody_closes_ends_without_a_word(
+    run_program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Nothing is lost by it; also where a forked child ends before."""
+    done = run_program(
+        "import os\n"
+        "from rollspan.rollout import RolloutExecutor\n"
+        "from tests.rollout.workflows import NullEngine, Steps, one_token\n"
+        "executor = RolloutExecutor(NullEngine())\n"
+        "executor.submit({}, Steps(one_token))\n"
+        "executor.wait(1)\n"
+        "if not os.fork():\n"
+        "    raise SystemExit(0)\n"
+        "assert os.wait()[1] == 0\n",
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.stderr == ""
+    assert [r["status"] for r in in_file(tmp_path / "data")] == ["accepted"]
+
+
 def test_a_forked_child_is_told_to_make_its_own(engine: NullEngine) -> None:
     """The event loop's thread is not in the child."""
     with RolloutExecutor(engine) as executor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import importlib
 import threading
@@ -57,8 +58,12 @@ class LoopThread:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout)
-        except BaseException:
+        except BaseException as error:
+            # Python 3.10 has a class of its own for this.
+            in_vain = isinstance(error, concurrent.futures.TimeoutError) and not future.done()
             future.cancel()
+            if in_vain:
+                raise TimeoutError(f"the event loop had no answer after {timeout} s") from None
             raise
 
     def is_current(self) -> bool:

@@ -234,10 +234,12 @@ class Pipeline:
 def _close_at_exit(reference: weakref.ref[Pipeline]) -> None:
     pipeline = reference()
     if pipeline is not None and pipeline.is_of_this_process():
-        logger.warning(
-            "rollouts are cut off by the program's end: call close() of their RolloutExecutor before, or use it in a "
-            "`with` block"
-        )
+        stats = pipeline.staleness.get_stats()
+        if stats.running or stats.enqueued:
+            logger.warning(
+                "rollouts are cut off by the program's end: call close() of their RolloutExecutor before, or use it in a "
+                "`with` block"
+            )
         pipeline.close(_GRACE_S)
 
 
