@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,10 +27,10 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class GenerationHyperparameters:
-    """How to sample. Raises ValueError for what makes no sense."""
+    """How to sample. Raises ValueError for what makes no sense, with the field, its value and what was expected."""
 
     n_samples: int = 1
-    """Rollouts of one prompt: the size of a group."""
+    """Rollouts of one prompt, for the workflows here the size of a group; one generation gives one answer."""
     max_new_tokens: int = 16384
     min_new_tokens: int = 0
     max_tokens: int | None = None
@@ -37,24 +38,41 @@ class GenerationHyperparameters:
     greedy: bool = False
     top_p: float = 1.0
     top_k: int | None = None
+    """None for all tokens."""
     temperature: float = 1.0
     stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
     skip_special_tokens: bool = True
-    stop: Sequence[str] = ()
+    stop: Sequence[str] | None = ()
     frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("min_new_tokens", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature is {self.temperature!r}; expected 0 or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p!r}; expected more than 0 and at most 1")
-        if isinstance(self.stop, str):
-            raise ValueError(f"stop is the text {self.stop!r}; expected a list of texts")
+        # One by one, not by a table of the fields: some make one of these for each request.
+        _check_whole("n_samples", self.n_samples, 1)
+        _check_whole("max_new_tokens", self.max_new_tokens, 1)
+        _check_whole("min_new_tokens", self.min_new_tokens, 0)
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens is {self.min_new_tokens}; expected at most max_new_tokens, which is "
+                f"{self.max_new_tokens}"
+            )
+        if self.max_tokens is not None:
+            _check_whole("max_tokens", self.max_tokens, 1, ", or None for no bound")
+        if self.top_k is not None:
+            _check_whole("top_k", self.top_k, 1, ", or None for all tokens")
+        if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
+            raise ValueError(f"temperature is {self.temperature!r}; expected a finite number of at least 0")
+        if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
+            raise ValueError(f"top_p is {self.top_p!r}; expected a number above 0 and at most 1")
+        if not (_is_number(self.frequency_penalty) and math.isfinite(self.frequency_penalty)):
+            raise ValueError(f"frequency_penalty is {self.frequency_penalty!r}; expected a finite number")
+        _check_bool("greedy", self.greedy)
+        _check_bool("ignore_eos", self.ignore_eos)
+        _check_bool("skip_special_tokens", self.skip_special_tokens)
+        if self.stop_token_ids != ():
+            _check_list("stop_token_ids", self.stop_token_ids, int, "token ids")
+        if self.stop is not None and self.stop != ():
+            _check_list("stop", self.stop, str, "texts")
 
     def new(self, **changes: Any) -> GenerationHyperparameters:
         """The same with changes."""
@@ -64,6 +82,25 @@ class GenerationHyperparameters:
         """The same, with the tokenizer's end and padding among the tokens that end an answer."""
         ends = [token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None]
         return replace(self, stop_token_ids=list(dict.fromkeys([*self.stop_token_ids, *ends])))
+
+
+def _check_whole(name: str, value: Any, least: int, otherwise: str = "") -> None:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}{otherwise}")
+
+
+def _check_bool(name: str, value: Any) -> None:
+    if value is not True and value is not False:
+        raise ValueError(f"{name} is {value!r}; expected True or False")
+
+
+def _check_list(name: str, value: Any, kind: type, items: str) -> None:
+    if not isinstance(value, (list, tuple)) or not all(type(item) is kind for item in value):
+        raise ValueError(f"{name} is {value!r}; expected a list of {items}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (float, int)) and not isinstance(value, bool)
 
 
 @dataclass
