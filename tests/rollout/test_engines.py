@@ -172,6 +172,11 @@ async def test_images_go_along() -> None:
     ("given", "named"),
     [
         ({"addresses": []}, "addresses is empty"),
+        ({"addresses": None}, "addresses is None; expected host:port or http://host:port, or a list of such"),
+        ({"addresses": 5}, "addresses is 5; expected host:port"),
+        ({"addresses": b"x:1"}, "addresses is b'x:1'; expected host:port"),
+        ({"addresses": {"x": 1}}, "addresses is {'x': 1}; expected host:port"),
+        ({"addresses": ""}, "address '' is not an address; expected host:port"),
         ({"addresses": "ftp://host:1"}, "'ftp://host:1'"),
         ({"addresses": "host:port"}, "'host:port'"),
         ({"addresses": ["host:1", "http://host:1"]}, "twice"),

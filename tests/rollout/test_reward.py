@@ -272,6 +272,10 @@ async def test_what_cannot_be_pickled_is_refused_at_once() -> None:
     [
         ({"fn": 3}, "reward function is 3"),
         ({"timeout": 0}, "timeout is 0"),
+        ({"timeout": "1"}, "timeout is '1'; expected a finite number of seconds above 0"),
+        ({"timeout": None}, "timeout is None; expected a finite number of seconds above 0"),
+        ({"timeout": True}, "timeout is True; expected a finite number of seconds above 0"),
+        ({"timeout": math.inf}, "timeout is inf; expected a finite number of seconds above 0"),
         ({"workers": 0}, "workers is 0"),
         ({"retries": -1}, "retries is -1"),
     ],

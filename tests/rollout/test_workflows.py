@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ from rollspan.rollout.requests import GenerationHyperparameters
 from rollspan.rollout.reward import AsyncReward
 from rollspan.rollout.trajectories import check
 from rollspan.rollout.workflow import WorkflowTaskInput
-from rollspan.rollout.workflows import MultiTurnChatWorkflow, MultiTurnWorkflow, RLVRWorkflow
+from rollspan.rollout.workflows import (
+    MultiTurnChatWorkflow,
+    MultiTurnWorkflow,
+    RLVRWorkflow,
+    VisionRLVRWorkflow,
+)
 from rollspan.rollout.workflows.templates import ChatTemplateError
 from tests.rollout import rewards
 from tests.rollout.chats import END, TEMPLATE, letters, tokenizer
@@ -99,6 +105,33 @@ async def test_prompts_can_be_made_in_ones_own_way(engine: Any) -> None:
     trajectory = await workflow.arun_episode(engine, WorkflowTaskInput({"question": "x"}))
     assert trajectory is not None
     assert tok.decode(trajectory["input_ids"][0]) == "<|user|>x<|end|><|assistant|>abba<|end|>"
+
+
+KINDS = [
+    (RLVRWorkflow, {}),
+    (VisionRLVRWorkflow, {}),
+    (MultiTurnWorkflow, {"max_turns": 2, "turn_discount": 0.5}),
+    (MultiTurnChatWorkflow, {"max_turns": 2, "turn_discount": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("kind", "turns"), KINDS)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"gconfig": {}}, "gconfig is {}; expected GenerationHyperparameters"),
+        ({"gconfig": None}, "gconfig is None; expected GenerationHyperparameters"),
+        ({"tokenizer": None}, "tokenizer is None; expected a tokenizer such as Hugging Face's, or the name"),
+        ({"tokenizer": 5}, "tokenizer is 5; expected a tokenizer such as Hugging Face's, or the name"),
+    ],
+)
+def test_what_a_workflow_cannot_work_with_is_refused(
+    kind: Any, turns: dict[str, Any], given: dict[str, Any], said: str
+) -> None:
+    """Each of the four says which argument it is, and what was expected."""
+    arguments = {"reward_fn": ends_well, "gconfig": GCONFIG, "tokenizer": tokenizer(), **turns, **given}
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        kind(**arguments)
 
 
 async def test_a_tokenizer_may_be_given_by_its_folder(engine: Any, tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ class AsyncReward:
     ) -> None:
         if not callable(fn):
             raise ValueError(f"the reward function is {fn!r}; expected something to call")
-        if not timeout > 0:
-            raise ValueError(f"timeout is {timeout!r}; expected more than 0 seconds")
+        if type(timeout) not in (int, float) or not 0 < timeout < math.inf:
+            raise ValueError(f"timeout is {timeout!r}; expected a finite number of seconds above 0")
         for what, value, least in (("workers", workers, 1), ("retries", retries, 0)):
             if value is not None and (type(value) is not int or value < least):
                 raise ValueError(f"{what} is {value!r}; expected a whole number of at least {least}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -110,6 +110,10 @@ class Servers:
 
 def servers_at(addresses: str | Sequence[str]) -> list[Server]:
     """The servers at `host:port` or `http://host:port`. Raises ValueError that names the address that is wrong."""
+    if isinstance(addresses, (bytes, Mapping)) or not isinstance(addresses, Iterable):
+        raise ValueError(
+            f"addresses is {addresses!r}; expected host:port or http://host:port, or a list of such"
+        )
     given = [addresses] if isinstance(addresses, str) else list(addresses)
     if not given:
         raise ValueError("addresses is empty; expected at least one, as http://host:port")
@@ -120,7 +124,7 @@ def servers_at(addresses: str | Sequence[str]) -> list[Server]:
 
 
 def _server_at(address: object) -> Server:
-    wrong = f"address {address!r} is none; expected host:port or http://host:port"
+    wrong = f"address {address!r} is not an address; expected host:port or http://host:port"
     if not isinstance(address, str):
         raise ValueError(wrong)
     url = address if "://" in address else f"http://{address}"

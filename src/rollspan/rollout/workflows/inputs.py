@@ -84,9 +84,25 @@ def request(
     )
 
 
+def check_gconfig(gconfig: Any) -> None:
+    """Raise ValueError for what does not say how to sample."""
+    if not isinstance(gconfig, GenerationHyperparameters):
+        raise ValueError(f"gconfig is {gconfig!r}; expected GenerationHyperparameters(...)")
+
+
 def loaded_tokenizer(tokenizer: Tokenizer | str) -> Tokenizer:
-    """The tokenizer, or the one of that name or folder by Hugging Face's `transformers`."""
+    """The tokenizer, or the one of that name or folder by Hugging Face's `transformers`.
+
+    Raises ValueError for what is no tokenizer. A prompt that is made in one's own way needs no `encode` and no chat
+    template, so these are not looked for.
+    """
     if not isinstance(tokenizer, str):
+        lacks = [name for name in ("decode", "eos_token_id", "pad_token_id") if not hasattr(tokenizer, name)]
+        if lacks:
+            raise ValueError(
+                f"tokenizer is {tokenizer!r}; expected a tokenizer such as Hugging Face's, or the name or folder of "
+                f"one. It lacks {', '.join(lacks)}"
+            )
         return tokenizer
     try:
         from transformers import AutoTokenizer  # noqa: PLC0415

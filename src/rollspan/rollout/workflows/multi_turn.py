@@ -12,6 +12,7 @@ from rollspan.rollout.trajectories import Trajectory, TrajectoryBuilder
 from rollspan.rollout.workflow import RolloutWorkflow, WorkflowTaskInput
 
 from .inputs import (
+    check_gconfig,
     check_room,
     entry,
     loaded_tokenizer,
@@ -59,6 +60,7 @@ class MultiTurnWorkflow(RolloutWorkflow):
         feedback: str = FEEDBACK,
     ) -> None:
         check_turns(max_turns, turn_discount)
+        check_gconfig(gconfig)
         self.tokenizer = loaded_tokenizer(tokenizer)
         self.gconfig = gconfig.new_with_stop_and_pad_token_ids(self.tokenizer)
         self.group_size = gconfig.n_samples

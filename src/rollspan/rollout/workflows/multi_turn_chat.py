@@ -13,6 +13,7 @@ from rollspan.rollout.trajectories import Trajectory, TrajectoryBuilder
 from rollspan.rollout.workflow import RolloutWorkflow, WorkflowTaskInput
 
 from .inputs import (
+    check_gconfig,
     check_room,
     entry,
     loaded_tokenizer,
@@ -67,6 +68,7 @@ class MultiTurnChatWorkflow(RolloutWorkflow):
         check_turns(max_turns, turn_discount)
         for name, tool in (tools or {}).items():
             check_tool(name, tool)
+        check_gconfig(gconfig)
         self.tokenizer = loaded_tokenizer(tokenizer)
         self.gconfig = gconfig.new_with_stop_and_pad_token_ids(self.tokenizer)
         self.group_size = gconfig.n_samples

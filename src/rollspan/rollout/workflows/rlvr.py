@@ -11,7 +11,16 @@ from rollspan.rollout.reward import as_async_reward
 from rollspan.rollout.trajectories import Trajectory, TrajectoryBuilder
 from rollspan.rollout.workflow import RolloutWorkflow, WorkflowTaskInput
 
-from .inputs import check_room, data_of, entry, loaded_tokenizer, messages_of, request, token_ids
+from .inputs import (
+    check_gconfig,
+    check_room,
+    data_of,
+    entry,
+    loaded_tokenizer,
+    messages_of,
+    request,
+    token_ids,
+)
 from .scoring import score
 from .templates import ChatTemplate
 
@@ -43,6 +52,7 @@ class RLVRWorkflow(RolloutWorkflow):
         get_input_ids_fn: Callable[[Any, Tokenizer, bool], Any] = default_get_input_ids_fn,
         data_extract_prompt_fn: Callable[[Mapping[str, Any]], Any] | None = None,
     ) -> None:
+        check_gconfig(gconfig)
         self.tokenizer = loaded_tokenizer(tokenizer)
         self.gconfig = gconfig.new_with_stop_and_pad_token_ids(self.tokenizer)
         self.group_size = gconfig.n_samples
