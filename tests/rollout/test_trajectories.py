@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -48,6 +49,84 @@ def test_an_answer_that_lacks_logprobs_is_refused() -> None:
     """Tokens, logprobs and versions of different numbers are named."""
     with pytest.raises(ValueError, match="2 tokens, 0 logprobs and 2 versions"):
         TrajectoryBuilder().append_response(ModelResponse(output_tokens=[1, 2], output_versions=[0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("a", "tokens is 'a'; expected a list of token ids"),
+        (b"12345678", "tokens is b'12345678'; expected a list of token ids"),
+        (5, "tokens is 5; expected a list of token ids"),
+        (None, "tokens is None; expected a list of token ids"),
+        ([1, 1.5], "token 1 of 2 is 1.5; expected a token id, a whole number"),
+        (["a"], "token 0 of 1 is 'a'; expected a token id, a whole number"),
+        ([[1, 2]], "token 0 of 1 is [1, 2]; expected a token id, a whole number"),
+        ([1 << 63], f"token 0 of 1 is {1 << 63}; expected a token id, a whole number"),
+    ],
+)
+def test_what_are_no_token_ids_is_refused(given: Any, said: str) -> None:
+    """Neither a text nor a number with a fraction becomes tokens, and the builder stays as it was."""
+    builder = TrajectoryBuilder()
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        builder.append(given)
+    if isinstance(given, list):
+        some: list[Any] = [0] * len(given)
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+            builder.append_response(
+                ModelResponse(output_tokens=given, output_logprobs=some, output_versions=some)
+            )
+    assert len(builder) == 0
+    assert builder.input_ids == []
+
+
+def test_token_ids_may_come_as_tensors_and_arrays() -> None:
+    """They are whole numbers of the builder's list all the same."""
+    builder = TrajectoryBuilder()
+    builder.append(torch.tensor([1, 2]))  # type: ignore[arg-type]
+    builder.append(torch.tensor([3]).numpy())  # type: ignore[arg-type]
+    assert builder.input_ids == [1, 2, 3]
+    assert {type(token) for token in builder.input_ids} == {int}
+
+
+@pytest.mark.parametrize(
+    ("logprob", "version", "reward", "said"),
+    [
+        ("a", 0, 1.0, "'logprobs' cannot be a tensor of torch.float32 [1, length]"),
+        (None, 0, 1.0, "'logprobs' cannot be a tensor of torch.float32 [1, length]"),
+        (0.0, None, 1.0, "'versions' cannot be a tensor of torch.int32 [1, length]"),
+        (0.0, 0, "a", "the reward is 'a'; expected a number"),
+        (0.0, 0, None, "the reward is None; expected a number"),
+        (0.0, 0, [1.0], "the reward is [1.0]; expected a number"),
+    ],
+)
+def test_what_cannot_be_a_tensor_is_named(logprob: Any, version: Any, reward: Any, said: str) -> None:
+    """An answer whose numbers are none, and a reward that is none, are told by their key."""
+    builder = TrajectoryBuilder()
+    builder.append_response(
+        ModelResponse(output_tokens=[1], output_logprobs=[logprob], output_versions=[version])
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        builder.trajectory(reward)
+
+
+def test_a_trajectory_without_a_token_is_refused() -> None:
+    """There is nothing to train on, and the message says what to do."""
+    with pytest.raises(ValueError, match=r"no tokens.*append\(\).*append_response\(\)"):
+        TrajectoryBuilder().trajectory(1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([None], "trajectory 0 is a NoneType; expected a dict of tensors"),
+        ([built(), 5], "trajectory 1 is a int; expected a dict of tensors"),
+        (built(), "trajectory 0 is a str; expected a dict of tensors"),
+    ],
+)
+def test_what_is_no_trajectory_is_not_concatenated(given: Any, said: str) -> None:
+    """It is told by its place: one trajectory alone has to be in a list."""
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        concat_padded(given)
 
 
 @settings(max_examples=50, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
@@ -60,11 +61,15 @@ class TrajectoryBuilder:
         return len(self.input_ids)
 
     def append(self, tokens: Sequence[int]) -> None:
-        """Add tokens that the model did not write: a prompt, a tool's answer."""
-        self._extend(tokens, 0.0, [0.0] * len(tokens), [NOT_WRITTEN] * len(tokens))
+        """Add tokens that the model did not write: a prompt, a tool's answer. Raises ValueError for no token ids."""
+        ids = _token_ids(tokens)
+        self._extend(ids, 0.0, [0.0] * len(ids), [NOT_WRITTEN] * len(ids))
 
     def append_response(self, response: ModelResponse) -> None:
-        """Add an answer's own tokens. Raises ValueError where they are not as many as its logprobs and versions."""
+        """Add an answer's own tokens.
+
+        Raises ValueError where they are not as many as its logprobs and versions, and for no token ids.
+        """
         lengths = [
             len(part) for part in (response.output_tokens, response.output_logprobs, response.output_versions)
         ]
@@ -74,10 +79,11 @@ class TrajectoryBuilder:
                 f"the engine's answer has {tokens} tokens, {logprobs} logprobs and {versions} versions; "
                 "expected as many of each"
             )
-        self._extend(response.output_tokens, 1.0, response.output_logprobs, response.output_versions)
+        ids = _token_ids(response.output_tokens)
+        self._extend(ids, 1.0, response.output_logprobs, response.output_versions)
 
     def _extend(
-        self, tokens: Sequence[int], loss: float, logprobs: Sequence[float], versions: Sequence[int]
+        self, tokens: array[int], loss: float, logprobs: Sequence[float], versions: Sequence[int]
     ) -> None:
         self.input_ids += tokens
         self._loss_mask += [loss] * len(tokens)
@@ -85,27 +91,79 @@ class TrajectoryBuilder:
         self._versions += versions
 
     def trajectory(self, reward: float, **others: Any) -> Trajectory:
-        """One row: shapes [1, length], and [1] for the reward; `others` are further keys, as they are."""
-        columns = {
+        """One row: shapes [1, length], and [1] for the reward; `others` are further keys, as they are.
+
+        Raises ValueError where there are no tokens, and for what is no number where one has to be.
+        """
+        if not self.input_ids:
+            raise ValueError(
+                "there are no tokens to make a trajectory of; expected append() or append_response() before"
+            )
+        columns: dict[str, Sequence[Any]] = {
             "input_ids": self.input_ids,
             "attention_mask": [True] * len(self),
             "loss_mask": self._loss_mask,
             "logprobs": self._logprobs,
             "versions": self._versions,
         }
-        rows = {key: torch.tensor([column], dtype=_OF_TOKENS[key]) for key, column in columns.items()}
-        return {**rows, "rewards": torch.tensor([reward], dtype=torch.float32), **others}
+        rows = {key: _row(key, column) for key, column in columns.items()}
+        return {**rows, "rewards": _reward(reward), **others}
+
+
+def _token_ids(tokens: Any) -> array[int]:
+    """As whole numbers of 64 bits: each is looked at, but not by the interpreter."""
+    if isinstance(tokens, (str, bytes, bytearray)) or not hasattr(tokens, "__iter__"):
+        raise ValueError(f"tokens is {tokens!r}; expected a list of token ids")
+    given = tokens if isinstance(tokens, list) else list(tokens)
+    try:
+        return array("q", given)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number, token = next(pair for pair in enumerate(given) if not _is_token_id(pair[1]))
+        raise ValueError(
+            f"token {number} of {len(given)} is {token!r}; expected a token id, a whole number of 64 bits"
+        ) from None
+
+
+def _is_token_id(token: Any) -> bool:
+    try:
+        array("q", [token])
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return False
+    return True
+
+
+def _row(key: str, column: Sequence[Any]) -> torch.Tensor:
+    dtype = _OF_TOKENS[key]
+    try:
+        return torch.tensor([column], dtype=dtype)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{key!r} cannot be a tensor of {dtype} [1, length]: {error}") from error
+
+
+def _reward(reward: Any) -> torch.Tensor:
+    try:
+        made = torch.tensor([reward], dtype=torch.float32)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        made = None
+    if made is None or made.ndim != 1:
+        raise ValueError(f"the reward is {reward!r}; expected a number")
+    return made
 
 
 def concat_padded(trajectories: Sequence[Trajectory]) -> Trajectory:
     """The rows of all of them, in order: shapes [sum of batches, longest length].
 
     Tensors are padded on the right of their second axis: `versions` with -1, `attention_mask` with False, all others
-    with 0. Lists are joined. Raises ValueError for no trajectory at all, and for those that differ in their keys, or
-    in the type or the further axes of one key.
+    with 0. Lists are joined. Raises ValueError for no trajectory at all, for what is none, and for those that differ in
+    their keys, or in the type or the further axes of one key.
     """
     if not trajectories:
         raise ValueError("there are no trajectories to concatenate; expected at least one")
+    for number, trajectory in enumerate(trajectories):
+        if not isinstance(trajectory, dict):
+            raise ValueError(
+                f"trajectory {number} is a {type(trajectory).__name__}; expected a dict of tensors, and several in a list"
+            )
     first = trajectories[0]
     for number, trajectory in enumerate(trajectories):
         if trajectory.keys() != first.keys():
