@@ -182,6 +182,9 @@ def test_an_unknown_variable_is_a_problem_with_the_nearest_name() -> None:
         "ROLLSPAN_JOURNAL_DIRR: expected the name of a setting (did you mean ROLLSPAN_JOURNAL_DIR?); ignored"
     )
     assert str(problem) == expected
+    assert not resolve(
+        {"ROLLSPAN_BUILD_NATIVE": "1"}
+    ).problems  # of the build, in whose shell a program may run
 
 
 @pytest.mark.parametrize(
