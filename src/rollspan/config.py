@@ -22,9 +22,8 @@ REPORTED: Final = "ROLLSPAN_REPORTED"
 """Set by rollspan for children: variables whose wrong values an ancestor has reported, or "-"."""
 HANDED_RUN_ID: Final = "ROLLSPAN_HANDED_RUN_ID"
 """Set by rollspan for children: equals ROLLSPAN_RUN_ID where rollspan, not the user, chose it."""
-INTERNAL: Final = frozenset({REPORTED, HANDED_RUN_ID})
-BUILD: Final = frozenset({"ROLLSPAN_BUILD_NATIVE"})
-"""Variables of the build, which may be set where a program runs."""
+INTERNAL: Final = frozenset({REPORTED, HANDED_RUN_ID, "ROLLSPAN_BUILD_NATIVE"})
+"""Variables that are no settings; the last is the build's, in whose shell a program may run."""
 
 
 @dataclass(frozen=True)
@@ -376,7 +375,7 @@ def _on_this_host(environ: Mapping[str, str]) -> float:
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:
-    known = {variable for spec in VARIABLES.values() for variable in spec.environment} | INTERNAL | BUILD
+    known = {variable for spec in VARIABLES.values() for variable in spec.environment} | INTERNAL
     return [
         Problem(name, None, f"the name of a setting{_guess(name, known - INTERNAL)}", "ignored")
         for name in sorted(environ)
