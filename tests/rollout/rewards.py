@@ -54,6 +54,25 @@ def fails_with_what_cannot_travel() -> float:
     raise UnpicklableError("one", "two")
 
 
+class Loads:
+    """Hangs or dies where a process is given it; in the process that made it nothing happens."""
+
+    def __init__(self, how: str, path: str = "") -> None:
+        self.how = how
+        self.path = path
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        if state["how"] == "hang":
+            time.sleep(3600)
+        with Path(state["path"]).open("a") as file:
+            file.write("x")
+        os._exit(7)
+
+    def __call__(self) -> float:
+        """Never comes to be called."""
+        return 0.0
+
+
 def leaves() -> float:
     """Ends the program."""
     sys.exit(3)

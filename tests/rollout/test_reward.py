@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -276,6 +277,7 @@ async def test_what_cannot_be_pickled_is_refused_at_once() -> None:
         ({"timeout": None}, "timeout is None; expected a finite number of seconds above 0"),
         ({"timeout": True}, "timeout is True; expected a finite number of seconds above 0"),
         ({"timeout": math.inf}, "timeout is inf; expected a finite number of seconds above 0"),
+        ({"start_timeout": 0}, "start_timeout is 0; expected a finite number of seconds above 0"),
         ({"workers": 0}, "workers is 0"),
         ({"retries": -1}, "retries is -1"),
     ],
@@ -355,27 +357,108 @@ async def test_processes_leave_when_the_program_is_killed(tmp_path: Path, functi
 
 
 OWN = """
-import asyncio
+import asyncio, sys
+from pathlib import Path
 from rollspan.rollout.reward import AsyncReward
+
+folder = Path(sys.argv[1])
+with (folder / "runs").open("a") as file:
+    file.write(f"{__name__} ")
 
 def one():
     return 1
 
+async def score():
+    HOW
+    calls = [reward() for _ in range(8)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    with (folder / "scored").open("a") as file:
+        file.write("once ")
+    if isinstance(found[-1], Exception):
+        assert {type(error) for error in found} == {type(found[-1])}
+        raise found[-1]
+    return found[-1]
+
 def main():
-    async def score():
-        async with AsyncReward(one, workers=1) as reward:
-            return await reward()
     print(asyncio.run(score()))
 """
+HOWS = {
+    "used": "reward = AsyncReward(one, workers=4)",
+    "entered": "reward = await AsyncReward(one, workers=4).__aenter__()",
+    "started": "reward = AsyncReward(one, workers=4).start()",
+}
 
 
-def test_a_programs_own_function_is_scored(run_program: Callable[..., Any]) -> None:
-    """A function of the program itself is found by the processes; without a main guard the error says what to do."""
-    assert run_program(f"{OWN}\nif __name__ == '__main__':\n    main()\n").stdout == "1.0\n"
-    failed = run_program(f"{OWN}\nmain()\n", check=False)
+def test_a_programs_own_function_is_scored(run_program: Callable[..., Any], tmp_path: Path) -> None:
+    """A function of the program itself is found by the processes, of which each imports the program."""
+    program = OWN.replace("HOW", HOWS["used"])
+    assert (
+        run_program(f"{program}\nif __name__ == '__main__':\n    main()\n", str(tmp_path)).stdout == "1.0\n"
+    )
+    assert (tmp_path / "scored").read_text() == "once "
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_program_without_a_main_guard_is_told_once(
+    run_program: Callable[..., Any], tmp_path: Path, how: str
+) -> None:
+    """One process alone runs the program again, up to where that would start processes; the error names the guard."""
+    failed = run_program(f"{OWN.replace('HOW', HOWS[how])}\nmain()\n", str(tmp_path), check=False)
     assert failed.returncode == 1
-    assert "a process did not start" in failed.stderr
-    assert "__name__ == '__main__'" in failed.stderr
+    last = failed.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "rollspan.rollout.reward.RewardError: AsyncReward(one): a process could not be started"
+    )
+    assert "if __name__ == '__main__':" in last
+    assert failed.stderr.count("Traceback") <= 2  # of the one process, and of the program
+    assert (tmp_path / "runs").read_text().split() == ["__main__", "__mp_main__"]
+
+
+async def test_a_process_that_never_gets_ready_is_an_error() -> None:
+    """Not to start in time is told with what bounds it; calls that come later are told at once."""
+    async with AsyncReward(rewards.Loads("hang"), workers=2, start_timeout=2) as reward:
+        for _ in range(20):
+            with pytest.raises(RewardError, match=r"a process could not be started.*2 s.*start_timeout"):
+                await reward()
+
+
+async def test_a_process_that_dies_while_it_starts_is_an_error(tmp_path: Path) -> None:
+    """The exit code is told, and where not one ever started no other is tried."""
+    path = tmp_path / "loads"
+    async with AsyncReward(rewards.Loads("die", str(path)), workers=2) as reward:
+        for _ in range(3):
+            with pytest.raises(RewardError, match=r"a process could not be started.*exit code 7"):
+                await reward()
+    assert path.read_text() == "x"
+
+
+async def test_processes_can_be_started_ahead() -> None:
+    """After start() they are there before the first call, which has one of them."""
+    with AsyncReward(rewards.pid, workers=2) as reward:
+        before = set(multiprocessing.active_children())
+        assert reward.start() is reward
+
+        def started() -> set[int | None]:
+            found = {process.pid for process in set(multiprocessing.active_children()) - before}
+            return found if len(found) == 2 else set()
+
+        pids = await until(started)
+        assert int(await reward()) in pids
+        reward.start()
+        assert await until(started) == pids
+
+
+async def test_an_async_function_needs_no_start() -> None:
+    """start() of an async function's reward does nothing; of a closed one it is refused."""
+
+    async def score() -> float:
+        return 1.0
+
+    reward = AsyncReward(score).start()
+    assert await reward() == 1.0
+    reward.close()
+    with pytest.raises(RewardError, match="closed"):
+        reward.start()
 
 
 async def test_processes_end_with_their_object() -> None:

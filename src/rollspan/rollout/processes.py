@@ -19,14 +19,11 @@ from concurrent.futures import Executor, Future
 from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from .errors import RolloutError
 
 _T = TypeVar("_T")
-
-_START_LIMIT_S: Final = 300.0
-"""For a process to start and to import what the function needs."""
 
 
 class CallTimeoutError(RolloutError, TimeoutError):
@@ -37,20 +34,42 @@ class ProcessLostError(RolloutError):
     """The process died under the call, or was closed."""
 
 
+class ProcessStartError(ProcessLostError):
+    """A process could not be started."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(
+            f"a process could not be started: {why}. A process imports the program anew, so what that runs has to stand "
+            "below `if __name__ == '__main__':`; where it does, what the process printed says more"
+        )
+
+
+def check_may_start() -> None:
+    """Raise ProcessStartError in a process that is itself about to start: it would run the whole program again."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ProcessStartError(
+            "this process itself is still starting, and runs the program as it imports it"
+        )
+
+
 class KillableProcesses(Executor):
     """Up to `workers` processes, started when they are first needed, that run one call each.
 
     They are forked by the fork server where there is one, else spawned; leave with their parent however that ends, with
     whatever they started; and take no Ctrl-C. `timeout` is of one call, in seconds, from when a process has it. `needs`
-    is pickled to each process as it starts, so that imports are not part of a call's time. Calls are taken in the order
-    in which they came, from any thread.
+    is pickled to each process as it starts, so that imports are not part of a call's time; `start_timeout` is for them,
+    in seconds. Calls are taken in the order in which they came, from any thread.
+
+    The first process starts alone. Where it does not get ready, no other is tried: each would run into the same.
+    Raises ProcessStartError in a process that is itself about to start.
     """
 
-    def __init__(self, workers: int, timeout: float, needs: Any = None) -> None:
+    def __init__(self, workers: int, timeout: float, start_timeout: float, needs: Any = None) -> None:
+        check_may_start()
         methods = multiprocessing.get_all_start_methods()
-        self._crew = _Crew(
-            multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn"), timeout, needs
-        )
+        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        self._crew = _Crew(context, timeout, start_timeout, needs)
         self._workers = workers
         # Called when this object goes, when the program ends before it waits for processes, or by `shutdown`.
         self._finalizer = util.Finalize(self, self._crew.close, exitpriority=100)
@@ -64,6 +83,11 @@ class KillableProcesses(Executor):
         call = _Call(pickle.dumps((fn, args, kwargs)))
         self._crew.add(call, self._workers)
         return call
+
+    def start(self) -> None:
+        """Start processes ahead of the first calls; does not wait for them. Raises what `submit` does."""
+        for _ in range(self._workers):
+            self.submit(_nothing)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Kill the processes. Calls that wait or run raise ProcessLostError."""
@@ -107,15 +131,19 @@ class _Call(Future[Any]):
 class _Crew:
     """What the threads share. It does not know the executor, which can go while they wait."""
 
-    def __init__(self, context: Any, timeout: float, needs: Any) -> None:
+    def __init__(self, context: Any, timeout: float, start_timeout: float, needs: Any) -> None:
         self._context = context
         self._timeout = timeout
+        self.start_timeout = start_timeout
         self._needs = needs
+        self.first_start = threading.Lock()
+        self.has_started = False  # one process at least
+        self.why_none_starts = ""
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._idle = 0  # threads that wait for a call, less the calls that wait for a thread
         self._processes: set[BaseProcess] = set()
-        self._closed = False
+        self.closed = False
         self._lock = threading.RLock()  # garbage collection may close it in the middle of anything
         self._pid = os.getpid()
 
@@ -125,7 +153,7 @@ class _Crew:
                 "this process was forked off the one whose processes these are; make new ones"
             )
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise ProcessLostError("the processes are closed; make new ones")
             self._calls.put(call)
             self._idle -= 1
@@ -137,7 +165,7 @@ class _Crew:
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            self.closed = True
             for process in self._processes:
                 _kill(process)
         with contextlib.suppress(queue.Empty):
@@ -158,7 +186,7 @@ class _Crew:
         ours, theirs = multiprocessing.Pipe()
         process = self._context.Process(target=_serve, args=[theirs, self._needs], name="rollout-process")
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise ProcessLostError("the processes were closed meanwhile")
             process.start()
             self._processes.add(process)
@@ -213,14 +241,31 @@ class _Worker:
             pipe.close()
 
     def _start(self) -> None:
+        crew = self._crew
+        with crew.first_start:
+            if crew.why_none_starts:
+                raise ProcessStartError(crew.why_none_starts)
+            if not crew.has_started:
+                try:
+                    self._start_one()
+                except ProcessStartError as error:
+                    crew.why_none_starts = error.why
+                    raise
+                crew.has_started = True
+                return
+        self._start_one()
+
+    def _start_one(self) -> None:
         self._now = self._crew.start()
+        limit = self._crew.start_timeout
         try:
-            self._receive(_START_LIMIT_S, "started")
-        except RolloutError as error:
-            raise ProcessLostError(
-                f"a process did not start: {error}. What it printed says why; a program that starts processes must be "
-                "importable, with what it runs below `if __name__ == '__main__':`"
-            ) from error
+            self._receive(limit, "started")
+        except CallTimeoutError:
+            raise ProcessStartError(f"it was not ready after {limit:g} s, its start_timeout") from None
+        except ProcessLostError as error:
+            if self._crew.closed:
+                raise
+            raise ProcessStartError(str(error)) from None
 
     def _takes(self, call: _Call, timeout: float) -> bool:
         """Whether the process has taken the call; if not, it has ended, and the call was not made.
@@ -254,16 +299,16 @@ class _Worker:
         except (EOFError, OSError):
             data = b""
         if not data:
-            raise self._lost()
+            raise self._lost(what)
         return pickle.loads(data)
 
-    def _lost(self) -> ProcessLostError:
+    def _lost(self, what: str) -> ProcessLostError:
         assert self._now is not None
         process, _ = self._now
         process.join(1)  # before it is killed: it is dying by itself
         code = process.exitcode
         self.end()
-        return ProcessLostError(f"the process ended under the call (exit code {code})")
+        return ProcessLostError(f"the process ended before it had {what} (exit code {code})")
 
 
 def _kill(process: BaseProcess) -> None:
@@ -285,6 +330,10 @@ def _serve(pipe: Connection, needs: Any) -> None:
             payload = pipe.recv_bytes()
             pipe.send(None)  # from here on the call is being made
             pipe.send_bytes(_answer(payload))
+
+
+def _nothing() -> None:
+    """What a process is started with ahead of the calls."""
 
 
 def _answer(payload: bytes) -> bytes:

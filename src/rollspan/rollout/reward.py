@@ -16,7 +16,13 @@ from typing import Any
 import rollspan
 
 from .errors import RolloutError
-from .processes import CallTimeoutError, KillableProcesses, ProcessLostError
+from .processes import (
+    CallTimeoutError,
+    KillableProcesses,
+    ProcessLostError,
+    ProcessStartError,
+    check_may_start,
+)
 
 
 class RewardError(RolloutError):
@@ -31,9 +37,13 @@ class AsyncReward:
     """`await reward(*args, **kwargs)` is the function's score as a float, in a phase `reward` of the current session.
 
     A plain function runs in one of up to `workers` processes (half of the cores by default), which are started when
-    first needed; what it does in phases is part of the session too. An async function runs where it is awaited. Either
-    ends after `timeout` seconds: a process is killed with all that it started, a coroutine is cancelled. The wait for
-    a free process is not counted. To cancel the awaiting task ends the work as well.
+    first needed, or by `start`; what it does in phases is part of the session too. They import the program anew, so
+    what that runs has to stand below `if __name__ == "__main__":`. Where the first of them dies before it is ready, or
+    is not ready within `start_timeout` seconds, no other is tried, and every call raises RewardError.
+
+    An async function runs where it is awaited. Either ends after `timeout` seconds: a process is killed with all that
+    it started, a coroutine is cancelled. The wait for a free process is not counted. To cancel the awaiting task ends
+    the work as well.
 
     A call that raises, takes too long or loses its process is repeated up to `retries` times. The last failure is
     raised: the function's own exception as it is, RewardTimeoutError, or RewardError for a lost process and for what is
@@ -52,16 +62,19 @@ class AsyncReward:
         workers: int | None = None,
         retries: int = 0,
         name: str | None = None,
+        start_timeout: float = 60.0,
     ) -> None:
         if not callable(fn):
             raise ValueError(f"the reward function is {fn!r}; expected something to call")
-        if type(timeout) not in (int, float) or not 0 < timeout < math.inf:
-            raise ValueError(f"timeout is {timeout!r}; expected a finite number of seconds above 0")
+        for what, seconds in (("timeout", timeout), ("start_timeout", start_timeout)):
+            if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
+                raise ValueError(f"{what} is {seconds!r}; expected a finite number of seconds above 0")
         for what, value, least in (("workers", workers, 1), ("retries", retries, 0)):
             if value is not None and (type(value) is not int or value < least):
                 raise ValueError(f"{what} is {value!r}; expected a whole number of at least {least}")
         self.fn = fn
         self.timeout = timeout
+        self.start_timeout = start_timeout
         self.workers = workers or max((os.cpu_count() or 1) // 2, 1)
         self.retries = retries
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
@@ -91,8 +104,7 @@ class AsyncReward:
             return score
 
     async def _awaited(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-        if self._closed:
-            raise RewardError(f"{self!r} is closed")
+        self._check_open()
         task = asyncio.ensure_future(self.fn(*args, **kwargs))
         try:
             done, _ = await asyncio.wait({task}, timeout=self.timeout)
@@ -112,18 +124,40 @@ class AsyncReward:
         except CallTimeoutError as error:
             raise self._too_late() from error
         except ProcessLostError as error:
-            raise RewardError(f"{self!r}: {error}") from error
+            raise RewardError(f"{self!r}: {error}") from None
 
     def _too_late(self) -> RewardTimeoutError:
         return RewardTimeoutError(f"{self!r} had no score after {self.timeout:g} s; its work was ended")
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RewardError(f"{self!r} is closed")
+
     def _started(self) -> KillableProcesses:
         with self._lock:
-            if self._closed:
-                raise RewardError(f"{self!r} is closed")
+            self._check_open()
             if self._processes is None:
-                self._processes = KillableProcesses(self.workers, self.timeout, self.fn)
+                self._check_may_start()
+                self._processes = KillableProcesses(self.workers, self.timeout, self.start_timeout, self.fn)
             return self._processes
+
+    def _check_may_start(self) -> None:
+        try:
+            check_may_start()
+        except ProcessStartError as error:
+            raise RewardError(f"{self!r}: {error}") from None
+
+    def start(self) -> AsyncReward:
+        """Start the processes now, so that the first calls need not wait for that; gives the same object.
+
+        It does not wait for them either: where they cannot start, calls say so. An async function needs none. Raises
+        RewardError where this is closed, and in a process that is itself about to start.
+        """
+        if self._is_async:
+            self._check_open()
+        else:
+            self._started().start()
+        return self
 
     def close(self) -> None:
         """Kill the processes. Calls that wait or run raise RewardError."""
@@ -138,6 +172,8 @@ class AsyncReward:
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> AsyncReward:
+        if not self._is_async:
+            self._check_may_start()
         return self
 
     def __exit__(
@@ -146,7 +182,7 @@ class AsyncReward:
         self.close()
 
     async def __aenter__(self) -> AsyncReward:
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
