@@ -34,30 +34,30 @@ from rollspan.rollout import (
     WorkflowTaskInput,
     concat_padded,
 )
-from settings import run
+from settings import AboveZero, NotNegative, Positive, SettingsError, run
 
 
 @dataclass(frozen=True)
 class Settings:
     """What grpo_tiny.yaml says, and explains."""
 
-    steps: int
+    steps: Positive
     seed: int
     checkpoint: str | None
-    tasks: int
-    digits: int
-    hidden_size: int
-    learning_rate: float
-    epochs: int
+    tasks: Positive
+    digits: Positive
+    hidden_size: Positive
+    learning_rate: AboveZero
+    epochs: Positive
     clip: float
     entropy_bonus: float
-    batch_size: int
-    group_size: int
-    max_new_tokens: int
-    max_staleness: int
-    max_concurrent_rollouts: int
-    rollout_timeout: float
-    reward_timeout: float
+    batch_size: Positive
+    group_size: Positive
+    max_new_tokens: Positive
+    max_staleness: NotNegative
+    max_concurrent_rollouts: Positive
+    rollout_timeout: AboveZero
+    reward_timeout: AboveZero
 
 
 # The task, and what one rollout of it does.
@@ -138,6 +138,18 @@ def learn(
 # Checkpoints: weights, optimizer, and where the executor is in the data, with the tasks that are under way.
 
 
+def checkpoint_of(settings: Settings) -> Path | None:
+    """Where it is to be. Raises SettingsError where that cannot be, before there is anything to lose."""
+    if settings.checkpoint is None:
+        return None
+    path = Path(settings.checkpoint)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise SettingsError(
+            f"checkpoint is {settings.checkpoint!r}; expected a file in a folder that is there and can be written to"
+        )
+    return path
+
+
 def save(path: Path, policy: Policy, optimizer: torch.optim.Optimizer, executor: RolloutExecutor) -> None:
     """Write all of it, or nothing."""
     state = {
@@ -161,6 +173,7 @@ def resume(path: Path, policy: Policy, optimizer: torch.optim.Optimizer, executo
 
 def main(settings: Settings) -> None:
     """Train; prints the mean reward of each step's batch."""
+    checkpoint = checkpoint_of(settings)
     torch.set_num_threads(1)  # nothing here is large enough for more
     random = Random(settings.seed)
     tasks = [
@@ -170,7 +183,6 @@ def main(settings: Settings) -> None:
     loader = DataLoader(tasks, batch_size=settings.batch_size, collate_fn=list)
     policy = Policy(settings.hidden_size, settings.seed)
     optimizer = torch.optim.Adam(policy.parameters(), lr=settings.learning_rate)
-    checkpoint = Path(settings.checkpoint) if settings.checkpoint else None
     with (
         serving(
             config={"hidden_size": settings.hidden_size, "seed": settings.seed}, seed=settings.seed

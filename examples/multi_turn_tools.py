@@ -30,7 +30,7 @@ from rollspan.rollout import (
     Trajectory,
     concat_padded,
 )
-from settings import run
+from settings import AboveZero, NotNegative, Positive, run
 from tiny_tokenizer import SPECIAL, tiny_tokenizer
 
 # A call is `3` and `2` between these three; each of them is one token of this small vocabulary.
@@ -43,24 +43,24 @@ WORDS: Final = [*"0123456789+", *CALL, WRONG]
 class Settings:
     """What multi_turn_tools.yaml says, and explains."""
 
-    steps: int
+    steps: Positive
     seed: int
-    tasks: int
-    largest: int
-    hidden_size: int
-    demonstrations: int
+    tasks: Positive
+    largest: NotNegative
+    hidden_size: Positive
+    demonstrations: NotNegative
     mistakes: float
-    learning_rate: float
-    epochs: int
+    learning_rate: AboveZero
+    epochs: Positive
     clip: float
     entropy_bonus: float
-    batch_size: int
-    group_size: int
-    max_turns: int
+    batch_size: Positive
+    group_size: Positive
+    max_turns: Positive
     turn_discount: float
-    max_new_tokens: int
-    max_staleness: int
-    rollout_timeout: float
+    max_new_tokens: Positive
+    max_staleness: NotNegative
+    rollout_timeout: AboveZero
 
 
 class Policy(nn.Module):

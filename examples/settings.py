@@ -6,10 +6,10 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -26,6 +26,19 @@ _WORDS = {
 """The types that a setting may have, or several of them as a union; and how they are called."""
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What a number must be besides: how that is said behind its type, and whether it holds."""
+
+    said: str
+    holds: Callable[[float], bool]
+
+
+Positive = Annotated[int, Bound(" of at least 1", lambda value: value >= 1)]
+NotNegative = Annotated[int, Bound(" of at least 0", lambda value: value >= 0)]
+AboveZero = Annotated[float, Bound(" above 0", lambda value: value > 0)]
+
+
 class SettingsError(ValueError):
     """A setting is missing, unknown or of a wrong type; the message says which, where, and what was expected."""
 
@@ -36,7 +49,7 @@ def run(
     """Call `main` with the settings that the command line asks for, and end as a program does.
 
     `kind` is a dataclass; the file of settings is the one beside `program`, unless `--config` names another. The
-    settings named in `options` can be given as `--name value` too.
+    settings named in `options` can be given as `--name value` too. `main` may raise SettingsError itself.
     """
     preset = Path(program).with_suffix(".yaml")
     parser = argparse.ArgumentParser(
@@ -50,11 +63,9 @@ def run(
     arguments = parser.parse_intermixed_args()
     named = [f"{name}={value}" for name in options if (value := getattr(arguments, name)) is not None]
     try:
-        settings = load(kind, arguments.config, [*arguments.changes, *named])
+        main(load(kind, arguments.config, [*arguments.changes, *named]))
     except SettingsError as error:
         parser.exit(2, f"{error}\n")
-    try:
-        main(settings)
     except KeyboardInterrupt:
         parser.exit(130, "Interrupted.\n")
 
@@ -70,7 +81,7 @@ def load(kind: type[_Settings], path: Path, changes: Sequence[str] = ()) -> _Set
         if not equals:
             raise SettingsError(f"{change!r} on the command line is no setting; expected key=value")
         values[key] = _parsed(text, f"{change!r} on the command line"), "the command line"
-    types = get_type_hints(kind)
+    types = get_type_hints(kind, include_extras=True)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key, (value, where) in values.items():
         if key not in names:
@@ -102,7 +113,13 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _checked(name: str, value: Any, where: str, wanted: Any) -> Any:
-    """The value as one of the types that are wanted."""
+    """The value as one of the types that are wanted, within their bound."""
+    if get_origin(wanted) is Annotated:
+        number, bound = get_args(wanted)
+        found = _checked(name, value, where, number)
+        if not bound.holds(found):
+            raise SettingsError(f"{name} is {value!r} in {where}; expected {_WORDS[number]}{bound.said}")
+        return found
     kinds = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
     for kind in kinds:
         if type(value) is kind:

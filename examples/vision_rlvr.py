@@ -32,7 +32,7 @@ from rollspan.rollout import (
     VisionRLVRWorkflow,
     concat_padded,
 )
-from settings import run
+from settings import AboveZero, NotNegative, Positive, run
 from tiny_tokenizer import SPECIAL, tiny_tokenizer
 
 COLOURS: Final = {
@@ -49,19 +49,19 @@ SIDE: Final = 16  # pixels
 class Settings:
     """What vision_rlvr.yaml says, and explains."""
 
-    steps: int
+    steps: Positive
     seed: int
-    tasks: int
-    hidden_size: int
-    learning_rate: float
-    epochs: int
+    tasks: Positive
+    hidden_size: Positive
+    learning_rate: AboveZero
+    epochs: Positive
     clip: float
     entropy_bonus: float
-    batch_size: int
-    group_size: int
-    max_new_tokens: int
-    max_staleness: int
-    rollout_timeout: float
+    batch_size: Positive
+    group_size: Positive
+    max_new_tokens: Positive
+    max_staleness: NotNegative
+    rollout_timeout: AboveZero
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 import rollspan
 from rollspan.rollout import (
     GenerationHyperparameters,
@@ -25,7 +27,8 @@ from rollspan.rollout import (
     VLLMEngine,
     WorkflowTaskInput,
 )
-from settings import run
+from rollspan.rollout.engines import RemoteEngine
+from settings import Positive, run
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,15 @@ class Settings:
     tokenizer: str
     questions: list[str]
     answers: list[str]
-    group_size: int
+    group_size: Positive
     max_new_tokens: int
     temperature: float
-    max_concurrent_rollouts: int
+    max_concurrent_rollouts: Positive
     request_timeout: float
     retries: int
 
 
-def engine_of(settings: Settings) -> InferenceEngine:
+def engine_of(settings: Settings) -> RemoteEngine:
     """The engine for this kind of server. Raises ValueError for a kind that there is not."""
     common: dict[str, Any] = {
         "request_timeout": settings.request_timeout,
@@ -63,6 +66,17 @@ def engine_of(settings: Settings) -> InferenceEngine:
         ids = {"return_token_ids": True}
         return OpenAIEngine(settings.address, model=settings.model or "", extra_body=ids, **common)
     raise ValueError(f"backend is {settings.backend!r}; expected vllm, sglang or openai")
+
+
+def check_server(engine: RemoteEngine, settings: Settings) -> None:
+    """End where nobody answers, whatever it be: sooner said than a tokenizer is loaded."""
+    try:
+        httpx.get(engine.addresses[0], timeout=settings.request_timeout, trust_env=False)
+    except httpx.HTTPError as error:
+        raise SystemExit(
+            f"no server at {settings.address} ({type(error).__name__}: {error}); expected one of {settings.backend} that "
+            "runs there"
+        ) from None
 
 
 async def has_answer(
@@ -97,7 +111,9 @@ def main(settings: Settings) -> None:
             f"there are {asked} questions and {known} answers; expected as many, and one at least"
         )
     try:
-        engine, workflow = engine_of(settings), workflow_of(settings)
+        engine = engine_of(settings)
+        check_server(engine, settings)
+        workflow = workflow_of(settings)
     except (OSError, ValueError) as error:  # OSError: there is no such tokenizer
         raise SystemExit(str(error)) from None
     tasks = [

@@ -251,7 +251,8 @@ def test_a_server_that_is_there_is_asked_in_each_protocol(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["--address", "127.0.0.1:9"], r"no rollout of vllm at 127\.0\.0\.1:9: a generation failed 1 times"),
+        (["--address", "127.0.0.1:9"], r"no server at 127\.0\.0\.1:9 \(.+\); expected one of vllm that runs"),
+        (["address=127.0.0.1:9", "tokenizer=/no/such/folder"], r"no server at 127\.0\.0\.1:9 "),
         (["--backend", "tgi"], "backend is 'tgi'; expected vllm, sglang or openai"),
         (["backend=openai"], "model is ''; expected the name"),
         (["model=other"], r"refused a generation \(.*model is 'other'; this server has 'tiny'"),
@@ -355,8 +356,39 @@ def test_settings_that_make_no_sense_are_told(
         settings.load(Small, path, changes)
 
 
-def test_a_wrong_setting_ends_a_program_before_it_begins(tmp_path: Path) -> None:
+WHOLE = "in the command line; expected a whole number of at least"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        (
+            "grpo_tiny",
+            "staleness=2",
+            "staleness is 2 in the command line: there is no such setting; expected ",
+        ),
+        ("grpo_tiny", "steps=0", f"steps is 0 {WHOLE} 1\n"),
+        ("multi_turn_tools", "steps=-1", f"steps is -1 {WHOLE} 1\n"),
+        ("vision_rlvr", "max_staleness=-1", f"max_staleness is -1 {WHOLE} 0\n"),
+        (
+            "grpo_tiny",
+            "rollout_timeout=0",
+            "rollout_timeout is 0 in the command line; expected a finite number above 0\n",
+        ),
+        ("vllm_or_sglang", "max_concurrent_rollouts=0", f"max_concurrent_rollouts is 0 {WHOLE} 1\n"),
+        (
+            "grpo_tiny",
+            "checkpoint=/nodir/x.pt",
+            "checkpoint is '/nodir/x.pt'; expected a file in a folder that",
+        ),
+        ("grpo_tiny", "checkpoint=/", "checkpoint is '/'; expected a file in a folder that"),
+    ],
+)
+def test_a_wrong_setting_ends_a_program_before_it_begins(
+    tmp_path: Path, name: str, change: str, said: str
+) -> None:
     """One line on standard error, exit code 2."""
-    done = run("grpo_tiny", tmp_path, "staleness=2", code=2)
-    assert done.stderr.startswith("staleness is 2 in the command line: there is no such setting; expected ")
+    done = run(name, tmp_path, change, code=2)
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
     assert done.stdout == ""
