@@ -19,7 +19,7 @@ export BACKENDS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollspan/backends
 
 help:
 	@echo "make demo    train a tiny policy and see every rollout traced   (DEMO_ARGS='--steps 20')"
-	@echo "make test    run the tests, some 10 minutes on two cores        (TEST_ARGS='-k fold')"
+	@echo "make test    run the tests, some 15 minutes on two cores        (TEST_ARGS='-k fold')"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   what a session costs, beside other tracers         (BENCH_ARGS='--rounds 10')"
 	@echo "make bench-areal     what AReaL's executor costs, beside its own tracer and our executor  (installs AReaL)"
@@ -32,9 +32,9 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/rollspan demo $(DEMO_ARGS)
 
-# Two at once, for many of them wait; each file's in order. One thread a process: the tests start many of them.
+# One thread a process: the tests start many of them.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs $(TEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -139,7 +139,7 @@ async def test_when_a_server_is_killed_its_generations_go_on_at_another(
         async with contextlib.aclosing(kind([first.url, second.url], stream=stream)) as engine:
             running = [asyncio.create_task(engine.agenerate(asked(max_new_tokens=1500))) for _ in range(4)]
             await until_load(first.url, 2)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
             os.kill(first.process.pid, signal.SIGKILL)
             responses = await asyncio.gather(*running)
             assert list(engine.unusable) == [first.url]

@@ -59,7 +59,8 @@ class RolloutExecutor:
         check_trajectory_format: bool = True,
         version: int = 0,
     ) -> None:
-        if isinstance(engine, type) or not callable(getattr(engine, "agenerate", None)):
+        given: Any = engine
+        if given is None or isinstance(given, str | bytes | type):
             raise ValueError(
                 f"engine is {engine!r}; expected an object with `async agenerate(request)`, such as SGLangEngine(address)"
             )

@@ -70,10 +70,15 @@ class Submission:
         self.rows: list[Trajectory | None] = [None] * group_size
         # `workflow` and others are attributes of the root; queue_wait begins here.
         name = type(workflow).__name__
-        self.sessions = [
-            rollspan.start_session(task_id=self.task_id, group_id=group_id, workflow=name)
-            for _ in range(group_size)
-        ]
+        self.sessions: list[Any] = []
+        try:
+            for _ in range(group_size):
+                self.sessions.append(
+                    rollspan.start_session(task_id=self.task_id, group_id=group_id, workflow=name)
+                )
+        except BaseException:  # interrupted
+            self.drop("cancelled")
+            raise
 
     def task(self, sample: int) -> WorkflowTaskInput:
         """What the workflow is given for one of the rollouts."""
