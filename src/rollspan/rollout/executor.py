@@ -71,7 +71,6 @@ class RolloutExecutor:
         if when_full not in ("block", "drop"):
             raise ValueError(f"when_full is {when_full!r}; expected 'block' or 'drop'")
         for name, value in (
-            ("max_concurrent_rollouts", max_concurrent_rollouts),
             ("min_group_size", min_group_size),
             ("max_consecutive_failures", max_consecutive_failures),
         ):

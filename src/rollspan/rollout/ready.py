@@ -214,7 +214,6 @@ class Ready:
                 self._staleness.on_rollout_returned(bounded=submission.bounded)
                 self._coming[submission.number] = submission
                 self._open += not submission.reserved
-            self._staleness.on_rollout_accepted()
             self.put(submission)
 
     def forget(self, numbers: Iterable[int]) -> None:

@@ -142,13 +142,11 @@ class StalenessManager:
                 self._consumed += 1
 
     def on_rollout_returned(self, *, bounded: bool = True) -> None:
-        """One that was consumed is given back; as if it ran again, until it is accepted."""
-        with self._lock:
-            self._accepted -= 1
-            self._running += 1
-            if bounded:
+        """One that the trainer had taken is given back, and waits for it again."""
+        if bounded:
+            with self._lock:
                 self._ahead += 1
-                self._consumed = max(self._consumed - 1, 0)
+                self._consumed = max(self._consumed - 1, 0)  # it may have been under another version
 
     def on_rollout_discarded(self, *, bounded: bool = True) -> None:
         """One that was accepted is thrown away."""
