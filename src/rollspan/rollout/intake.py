@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 
@@ -17,7 +18,8 @@ class Intake:
         if size is not None and (type(size) is not int or size < 1):
             raise ValueError(f"queue_size is {size!r}; expected a whole number above 0, or None for no bound")
         self._size = size
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # to take it through the condition costs twice as much
+        self._changed = threading.Condition(self._lock)
         self._bounded: deque[Submission] = deque()
         self._unbounded: deque[Submission] = deque()  # these do not wait behind the others
         self._closed = False
@@ -26,17 +28,22 @@ class Intake:
         return len(self._bounded) + len(self._unbounded)
 
     @property
+    def is_full(self) -> bool:
+        """Whether one more has to wait before it may."""
+        return self._size is not None and len(self) >= self._size
+
+    @property
     def room(self) -> float:
         """How many more may wait."""
-        return float("inf") if self._size is None else self._size - len(self)
+        return math.inf if self._size is None else self._size - len(self)
 
     def put(self, submission: Submission, *, block: bool) -> bool:
         """Let it wait; False where there is no room. With `block` wait for room: RolloutError when closed meanwhile."""
-        with self._changed:
-            if self._size is not None and len(self) >= self._size and not self._closed:
+        with self._lock:
+            if self.is_full and not self._closed:
                 if not block:
                     return False
-                self._changed.wait_for(lambda: self._closed or self.room > 0)
+                self._changed.wait_for(lambda: self._closed or not self.is_full)
             if self._closed:
                 raise RolloutError("this executor is closed: nothing can be submitted any more")
             (self._bounded if submission.bounded else self._unbounded).append(submission)
@@ -44,7 +51,7 @@ class Intake:
 
     def pop(self, *, bounded: bool) -> Submission | None:
         """The next one, of those that `max_staleness` does not bound first; with `bounded` also of the others."""
-        with self._changed:
+        with self._lock:
             if self._unbounded:
                 queue = self._unbounded
             elif bounded and self._bounded:

@@ -102,7 +102,7 @@ class Pipeline:
             raise ValueError(
                 f"should_accept_fn is {should_accept_fn!r}; expected a plain function, not an async one"
             )
-        if self._block and self.intake.room <= 0 and self._loop.is_current():
+        if self.intake.is_full and self._block and self._loop.is_current():
             raise RolloutError("the queue is full, and to wait for room in the event loop would be for ever")
         with self._numbering:
             number = self._next
@@ -221,7 +221,7 @@ class Pipeline:
         """Raise RolloutError where nothing can be asked of it any more."""
         if self._closed:
             raise RolloutError("this executor is closed")
-        if not self.is_of_this_process():
+        if os.getpid() != self._process:
             raise RolloutError(
                 "this executor belongs to the process that made it: a forked one needs its own"
             )

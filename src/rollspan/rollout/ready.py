@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from .errors import RolloutError
@@ -29,7 +29,8 @@ class Ready:
 
     def __init__(self, staleness: StalenessManager) -> None:
         self._staleness = staleness
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # to take it through the condition costs twice as much
+        self._changed = threading.Condition(self._lock)
         self._done: dict[int, Submission] = {}
         self._order: list[int] = []  # a heap of the numbers of those that anybody may have
         self._coming: dict[int, Submission] = {}
@@ -54,14 +55,14 @@ class Ready:
 
     def expect(self, submission: Submission) -> None:
         """One is under way."""
-        with self._changed:
+        with self._lock:
             self._coming[submission.number] = submission
             self._open += not submission.reserved
 
     def put(self, submission: Submission) -> None:
         """One is over: accepted where it has a trajectory."""
         reason = None
-        with self._changed:
+        with self._lock:
             if self._coming.pop(submission.number, None) is None:
                 return
             self._open -= not submission.reserved
@@ -84,25 +85,25 @@ class Ready:
 
     def fail(self, failure: RolloutError) -> None:
         """Whoever waits next, or now, is told."""
-        with self._changed:
+        with self._lock:
             self._failure = failure
             self._changed.notify_all()
 
     def look_for_food(self) -> None:
         """Room has come about: whoever feeds is told."""
         if self._hungry:
-            with self._changed:
+            with self._lock:
                 if any(hungry() for hungry in self._hungry):
                     self._changed.notify_all()
 
     def poke(self) -> None:
         """Whoever waits looks again whether it is to stop."""
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
     def set_version(self, version: int) -> None:
         """The weights are others now: what is too old for them is thrown away."""
-        with self._changed:
+        with self._lock:
             self._staleness.set_version(version)
             stale = [s for s in self._done.values() if self._is_stale(s)]
             for submission in stale:
@@ -133,7 +134,7 @@ class Ready:
         closed. All stay where they are then. Gives none once `stop` is set and somebody pokes.
         """
         deadline = deadline_in(timeout)
-        with self._changed:
+        with self._lock:
             self._wanted.append(count)
             try:
                 while True:
@@ -154,7 +155,7 @@ class Ready:
 
     def take_at_once(self, count: int, *, at_end: bool) -> list[Submission] | None:
         """The `count` oldest, or None where there are fewer; with `at_end` those few where no more can come."""
-        with self._changed:
+        with self._lock:
             self._raise_failure()
             if len(self._order) < count and not (at_end and not self._open):
                 return None
@@ -169,7 +170,7 @@ class Ready:
     ) -> None:
         """Wait until there are `count`, or none are coming, or there is room to feed. Raises as `take`."""
         deadline = deadline_in(timeout)
-        with self._changed:
+        with self._lock:
             self._wanted.append(count)
             self._hungry.append(hungry)
             try:
@@ -187,7 +188,7 @@ class Ready:
     ) -> Submission | None:
         """That very one, once it is over; None where it came to nothing, or was taken before. Raises as `take`."""
         deadline = deadline_in(timeout)
-        with self._changed:
+        with self._lock:
             self._wanted.append(0)  # whatever comes, look
             try:
                 while True:
@@ -205,12 +206,12 @@ class Ready:
             if not submission.reserved:
                 self._order.remove(number)
                 heapq.heapify(self._order)
-            return self._pop(number)
+            return self._pop([number])[0]
 
     def put_back(self, submissions: list[Submission]) -> None:
         """Nobody came for these after all."""
         for submission in submissions:
-            with self._changed:
+            with self._lock:
                 self._staleness.on_rollout_returned(bounded=submission.bounded)
                 self._coming[submission.number] = submission
                 self._open += not submission.reserved
@@ -219,7 +220,7 @@ class Ready:
     def forget(self, numbers: Iterable[int]) -> None:
         """Nobody will come for these: what comes of them is thrown away."""
         arrived = []
-        with self._changed:
+        with self._lock:
             for number in numbers:
                 if number in self._done:
                     arrived.append(self._done.pop(number))
@@ -229,12 +230,12 @@ class Ready:
             self._discard(submission, "cancelled")
 
     def _pop_oldest(self, count: int) -> list[Submission]:
-        return [self._pop(heapq.heappop(self._order)) for _ in range(count)]
+        return self._pop([heapq.heappop(self._order) for _ in range(count)])
 
-    def _pop(self, number: int) -> Submission:
-        submission = self._done.pop(number)
-        self._staleness.on_rollout_consumed(bounded=submission.bounded)
-        return submission
+    def _pop(self, numbers: Sequence[int]) -> list[Submission]:
+        taken = [self._done.pop(number) for number in numbers]
+        self._staleness.on_rollout_consumed(sum(submission.bounded for submission in taken))
+        return taken
 
     def _wait(self, deadline: float | None, what: str) -> None:
         left = math.inf if deadline is None else deadline - time.monotonic()
@@ -265,18 +266,18 @@ class Ready:
 
     def in_flight(self) -> list[Submission]:
         """Those that are coming or wait, in the order of their submission."""
-        with self._changed:
+        with self._lock:
             return [s for _, s in sorted({**self._coming, **self._done}.items())]
 
     def close(self) -> None:
         """Whoever waits, or comes, is told."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 
     def clear(self) -> list[Submission]:
         """Take out what nobody took."""
-        with self._changed:
+        with self._lock:
             left = list(self._done.values())
             self._done.clear()
             self._order.clear()

@@ -96,20 +96,15 @@ class Runner:
         elif task.cancelled():
             session.mark_dropped("cancelled", stats=self._staleness.get_stats())
         else:
-            error = task.exception()
-            row = None
-            if error is None:
-                try:
-                    row = self._checked(sample, task.result())
-                except Exception as wrong:  # noqa: BLE001 - what a workflow returns may be anything
-                    error = wrong
-            if error is not None:
+            try:
+                row = submission.rows[index] = self._checked(sample, task.result())
+            except BaseException as error:  # noqa: BLE001 - what a workflow raises or returns may be anything
                 session.mark_failed(error, stats=self._staleness.get_stats())
                 self._failed(error, submission)
-            elif row is None:
-                self._failures = 0
-                session.mark_rejected("workflow_returned_none", stats=self._staleness.get_stats())
-            submission.rows[index] = row
+            else:
+                if row is None:
+                    self._failures = 0
+                    session.mark_rejected("workflow_returned_none", stats=self._staleness.get_stats())
         submission.left -= 1
         if not submission.left:
             self._judge(submission)
@@ -142,12 +137,11 @@ class Runner:
         good = [index for index, row in enumerate(submission.rows) if row is not None]
         accepted = False
         if good:
-            rows = [submission.rows[index] for index in good]
             needed = self._min_group_size or len(submission.rows)
             if len(good) < min(needed, len(submission.rows)):
                 self._give(submission, good, "group_filtered")
             else:
-                accepted = self._accept(submission, good, rows)
+                accepted = self._accept(submission, good)
         if accepted:
             self._fruitless = 0
             self._staleness.on_rollout_accepted()
@@ -166,8 +160,9 @@ class Runner:
         self._ready.put(submission)
         self._on_over()
 
-    def _accept(self, submission: Submission, good: list[int], rows: list[Any]) -> bool:
+    def _accept(self, submission: Submission, good: list[int]) -> bool:
         """Whether the group is trained on; where it is not its rollouts have their verdict."""
+        rows = [submission.rows[index] for index in good]
         try:
             trajectory = rows[0] if len(rows) == 1 else concat_padded(rows)
             should_accept = submission.should_accept_fn

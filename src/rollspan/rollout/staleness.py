@@ -38,12 +38,15 @@ class StalenessManager:
         self.consumer_batch_size = consumer_batch_size
         self.max_staleness = max_staleness
         self._lock = threading.Lock()
+        self._limit = (
+            sys.maxsize if max_staleness is None else (max_staleness + 1) * consumer_batch_size
+        )
         self._version = version
-        self._enqueued = self._admitted = self._running = self._accepted = self._rejected = 0
+        self._enqueued = self._running = self._accepted = self._rejected = 0
         self._ahead = 0
-        """Under way or waiting for the trainer, of those that `max_staleness` bounds."""
+        """Of those that `max_staleness` bounds: under way, waiting for the trainer, or consumed under this version."""
         self._consumed = 0
-        """Of these, consumed under the present version."""
+        """Of these, the ones that were consumed."""
 
     def get_version(self) -> int:
         """The version of the weights that is trained on now."""
@@ -58,6 +61,7 @@ class StalenessManager:
                 )
             if version > self._version:
                 self._version = version
+                self._ahead -= self._consumed
                 self._consumed = 0
 
     def is_stale(self, oldest: int) -> bool:
@@ -66,34 +70,27 @@ class StalenessManager:
 
     def get_pending_limit(self) -> int:
         """How many rollouts may be ahead of the trainer; without `max_staleness` any number."""
-        if self.max_staleness is None:
-            return sys.maxsize
-        return (self.max_staleness + 1) * self.consumer_batch_size
+        return self._limit
 
     def get_capacity(self) -> int:
         """How many rollouts may begin now; below 0 where too many are under way."""
         with self._lock:
-            free = self.max_concurrent_rollouts - self._running
-            return free if self.max_staleness is None else min(free, self._may_be_ahead())
+            return min(self.max_concurrent_rollouts - self._running, self._limit - self._ahead)
 
     def may_be_further_ahead(self) -> bool:
         """Whether `max_staleness` lets one more begin."""
-        with self._lock:
-            return self.max_staleness is None or self._may_be_ahead() > 0
+        return self._ahead < self._limit
 
     def may_run(self) -> bool:
         """Whether one more may run."""
         return self._running < self.max_concurrent_rollouts
-
-    def _may_be_ahead(self) -> int:
-        return self.get_pending_limit() - self._ahead - self._consumed
 
     def get_stats(self) -> RolloutStats:
         """Rollouts by what they do; `enqueued` are those that wait to run."""
         with self._lock:
             return RolloutStats(
                 accepted=self._accepted,
-                enqueued=self._enqueued + self._admitted,
+                enqueued=self._enqueued,
                 rejected=self._rejected,
                 running=self._running,
             )
@@ -111,14 +108,12 @@ class StalenessManager:
     def on_rollout_admitted(self, *, bounded: bool = True) -> None:
         """One was handed to the runner; `bounded`: it counts for `max_staleness`."""
         with self._lock:
-            self._enqueued -= 1
-            self._admitted += 1
             self._ahead += bounded
 
     def on_rollout_submitted(self) -> None:
         """One begins to run (AReaL's word)."""
         with self._lock:
-            self._admitted -= 1
+            self._enqueued -= 1
             self._running += 1
 
     def on_rollout_accepted(self) -> None:
@@ -134,19 +129,19 @@ class StalenessManager:
             self._rejected += 1
             self._ahead -= bounded
 
-    def on_rollout_consumed(self, *, bounded: bool = True) -> None:
-        """The trainer has taken one that was accepted."""
-        if bounded:
-            with self._lock:
-                self._ahead -= 1
-                self._consumed += 1
+    def on_rollout_consumed(self, count: int = 1) -> None:
+        """The trainer has taken so many that were accepted, of those that `max_staleness` bounds."""
+        with self._lock:
+            self._consumed += count
 
     def on_rollout_returned(self, *, bounded: bool = True) -> None:
         """One that the trainer had taken is given back, and waits for it again."""
         if bounded:
             with self._lock:
-                self._ahead += 1
-                self._consumed = max(self._consumed - 1, 0)  # it may have been under another version
+                if self._consumed:
+                    self._consumed -= 1
+                else:  # that was under another version
+                    self._ahead += 1
 
     def on_rollout_discarded(self, *, bounded: bool = True) -> None:
         """One that was accepted is thrown away."""

@@ -14,6 +14,9 @@ from .workflow import RolloutWorkflow, WorkflowTaskInput
 _NAMES: Final = ("task_id", "query_id", "qid", "id")
 """Where an item of a dataset may have its name: keys of a mapping, attributes of anything else."""
 
+_MAPPINGS: Final = (dict, Mapping)
+"""Most are dicts, of which `isinstance` knows at once."""
+
 ShouldAccept = Callable[[Trajectory], bool]
 
 
@@ -105,7 +108,7 @@ class Submission:
 
 
 def _name_of(data: Any, number: int) -> int | str:
-    get = data.get if isinstance(data, Mapping) else partial(getattr, data)
+    get = data.get if isinstance(data, _MAPPINGS) else partial(getattr, data)
     for name in _NAMES:
         found = get(name, None)
         if type(found) is int or type(found) is str:

@@ -294,7 +294,7 @@ def oldest_version(trajectory: Trajectory) -> int | None:
     if versions is None or not versions.numel():
         return None
     if versions.numel() <= _FEW:
-        written = [version for version in _numbers(versions) if version > NOT_WRITTEN]
+        written = [version for version in set(_numbers(versions)) if version > NOT_WRITTEN]
         return int(min(written)) if written else None
     array = _array(versions)
     if array.dtype.kind != "i":
