@@ -642,6 +642,27 @@ def test_evaluation_is_beside_training(rec: Recording, engine: NullEngine) -> No
         assert float(taken["rewards"]) == 5
 
 
+def test_the_engine_knows_of_new_weights_before_a_rollout_begins_for_them(
+    rec: Recording, engine: NullEngine
+) -> None:
+    """Else that one's tokens are older than those it was counted among, and it is dropped in the end."""
+    seen: list[tuple[int, int, int]] = []
+
+    class Told(NullEngine):
+        def set_version(self, version: int) -> None:
+            seen.append((version, executor.get_version(), executor.get_capacity()))
+            super().set_version(version)
+
+    with RolloutExecutor(Told(), max_staleness=0, consumer_batch_size=1) as executor:
+        executor.submit({}, Steps(one_token))
+        executor.wait(1, timeout=30)
+        executor.set_version(1)
+        with pytest.raises(ValueError, match="version is 0; expected a whole number of at least 1"):
+            executor.set_version(0)
+        assert executor.get_capacity() == 1
+    assert seen == [(1, 0, 0)]
+
+
 def test_steps_are_linked_from_what_they_submitted_and_consumed(rec: Recording, engine: NullEngine) -> None:
     """The step that was current in the trainer's thread, whatever the event loop does."""
     with RolloutExecutor(engine) as executor:

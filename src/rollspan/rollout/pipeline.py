@@ -172,10 +172,11 @@ class Pipeline:
 
     def set_version(self, version: int) -> None:
         """The weights are others now."""
-        self.ready.set_version(version)
+        self.staleness.check_version(version)
         tell = getattr(self._engine, "set_version", None)
         if tell is not None:  # a stand-in may have none
-            tell(version)
+            tell(version)  # before a rollout begins that is counted among those of the new weights
+        self.ready.set_version(version)
         self.wake()
 
     def run(self, coroutine: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -62,6 +63,7 @@ class Runner:
         self._fruitless = 0
         self._said: set[str] = set()
         self._running: dict[asyncio.Task[Any], _Sample] = {}
+        self._context = contextvars.Context()  # what ends a rollout needs none of its own
 
     def start(self, submission: Submission) -> None:
         """Begin to run it; whoever waits for it is told by `Ready`."""
@@ -74,7 +76,7 @@ class Runner:
             self._running[task] = sample
             if self._timeout is not None:
                 sample.timer = loop.call_later(self._timeout, partial(_time_out, sample, task))
-            task.add_done_callback(self._over)
+            task.add_done_callback(self._over, context=self._context)
 
     async def _execute(self, submission: Submission, index: int) -> Any:
         try:
@@ -166,7 +168,9 @@ class Runner:
         try:
             trajectory = rows[0] if len(rows) == 1 else concat_padded(rows)
             should_accept = submission.should_accept_fn
-            accepted = should_accept is None or bool(should_accept(trajectory))
+            accepted = should_accept is None or bool(
+                contextvars.Context().run(should_accept, trajectory)
+            )
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises
             for index in good:
                 submission.sessions[index].mark_failed(error, stats=self._staleness.get_stats())

@@ -55,14 +55,18 @@ class StalenessManager:
     def set_version(self, version: int) -> None:
         """The weights are others now. Versions only grow: raises ValueError for an older one."""
         with self._lock:
-            if type(version) is not int or version < self._version:
-                raise ValueError(
-                    f"version is {version!r}; expected a whole number of at least {self._version}, the present one"
-                )
+            self.check_version(version)
             if version > self._version:
                 self._version = version
                 self._ahead -= self._consumed
                 self._consumed = 0
+
+    def check_version(self, version: int) -> None:
+        """Raise ValueError for what cannot be the version of new weights."""
+        if type(version) is not int or version < self._version:
+            raise ValueError(
+                f"version is {version!r}; expected a whole number of at least {self._version}, the present one"
+            )
 
     def is_stale(self, oldest: int) -> bool:
         """Whether a trajectory whose oldest token was written under version `oldest` is too old to be trained on."""

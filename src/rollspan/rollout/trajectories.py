@@ -294,7 +294,8 @@ def oldest_version(trajectory: Trajectory) -> int | None:
     if versions is None or not versions.numel():
         return None
     if versions.numel() <= _FEW:
-        written = [version for version in set(_numbers(versions)) if version > NOT_WRITTEN]
+        rows = versions.tolist() if versions.dim() == 2 else [_numbers(versions)]
+        written = [version for version in set().union(*rows) if version > NOT_WRITTEN]  # few: most are the same
         return int(min(written)) if written else None
     array = _array(versions)
     if array.dtype.kind != "i":
