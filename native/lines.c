@@ -159,5 +159,8 @@ PyObject *
 as_written(PyObject *wait)
 {
     PyObject *row = SLOT(wait, at_row);
-    return Py_BuildValue("[(On)]", PyList_GET_ITEM(row, REF), PyDict_Size(PyList_GET_ITEM(row, ATTRIBUTES)));
+    PyObject *told = Py_BuildValue("[(On)]", PyList_GET_ITEM(row, REF), PyDict_Size(PyList_GET_ITEM(row, ATTRIBUTES)));
+    if (told != NULL)
+        uncollected(PyList_GET_ITEM(told, 0));
+    return uncollected(told);
 }

@@ -67,6 +67,16 @@ put(PyObject *object, Py_ssize_t at, PyObject *value)
     Py_XDECREF(before);
 }
 
+/* The same object, or NULL, of which the garbage collector knows nothing: it holds only what holds nothing else. To look
+   at all of these, again and again, would cost more than to make them. */
+static inline PyObject *
+uncollected(PyObject *object)
+{
+    if (object != NULL)
+        PyObject_GC_UnTrack(object);
+    return object;
+}
+
 /* `clock.monotonic_ns() + owner.offset`, a new reference. */
 static inline PyObject *
 now(PyObject *trace)

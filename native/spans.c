@@ -24,7 +24,7 @@ begin(PyObject *trace, PyObject *above, PyObject *said, PyObject *given)
     PyList_SET_ITEM(row, ATTRIBUTES, attributes);
     PyList_SET_ITEM(row, STATUS, Py_NewRef(zero));
     PyList_SET_ITEM(row, MESSAGE, Py_NewRef(no_text));
-    return row;
+    return uncollected(row);
 
 failed:
     Py_XDECREF(ref);
@@ -46,7 +46,7 @@ new_row(PyObject *ref, PyObject *parent, PyObject *name, PyObject *start, PyObje
                             Py_NewRef(Py_None), attributes, Py_NewRef(zero), Py_NewRef(no_text)};
     for (int i = 0; i < ROW; i++)
         PyList_SET_ITEM(row, i, items[i]);
-    return row;
+    return uncollected(row);
 }
 
 /* A span of this row below the root, a new reference; the row is given away. */

@@ -63,13 +63,12 @@ begin_session(PyObject *self, PyObject *runtime, PyObject *given, PyObject *bloc
     PyObject *make_id = PyDict_GetItemWithError(names_of_ids, word_trace_hex), *trace_hex = NULL, *own = NULL;
     PyObject *time_ns = PyDict_GetItemWithError(names_of_clock, word_time_ns);
     PyObject *clock = PyDict_GetItemWithError(names_of_clock, word_monotonic_ns), *start = NULL, *stamp = NULL;
-    PyObject *offset = NULL, *row = NULL, *indices = NULL, *spans = NULL, *changes = NULL, *counters = NULL, *wait = NULL;
+    PyObject *offset = NULL, *row = NULL, *indices = NULL, *spans = NULL, *changes = NULL, *wait = NULL;
     int done = 0;
     if (sampler == Py_None && live != NULL && lock != NULL && common != NULL && make_id != NULL && time_ns != NULL
         && clock != NULL && (start = PyObject_CallNoArgs(time_ns)) != NULL
         && (stamp = PyObject_CallNoArgs(clock)) != NULL && (offset = PyNumber_Subtract(start, stamp)) != NULL
-        && (indices = PyObject_CallOneArg(counting, one)) != NULL && (spans = PyList_New(0)) != NULL
-        && (counters = PyDict_New()) != NULL) {
+        && (indices = uncollected(PyObject_CallOneArg(counting, one))) != NULL && (spans = PyList_New(0)) != NULL) {
         trace_hex = PyObject_CallNoArgs(make_id);
         done = trace_hex == NULL ? -1 : 0; /* a signal handler's, maybe */
     }
@@ -87,7 +86,7 @@ begin_session(PyObject *self, PyObject *runtime, PyObject *given, PyObject *bloc
         put(self, at_open_written, Py_NewRef(no_arguments)), put(self, at_offset, Py_NewRef(offset));
         put(self, at_row, Py_NewRef(row)), put(self, at_trace_hex, Py_NewRef(trace_hex));
         put(self, at_status, Py_NewRef(name_pending)), put(self, at_wait, Py_NewRef(Py_None));
-        put(self, at_block, Py_NewRef(block)), put(self, at_counters, Py_NewRef(counters));
+        put(self, at_block, Py_NewRef(block)), put(self, at_counters, Py_NewRef(Py_None));
         put(self, at_ends_with, Py_NewRef(Py_None)), put(self, at_executing, Py_NewRef(no_arguments));
         put(self, at_consumed, Py_NewRef(Py_None)), put(self, at_session_id, Py_NewRef(Py_None));
         put(self, at_bare, Py_NewRef(block));
@@ -110,7 +109,7 @@ begin_session(PyObject *self, PyObject *runtime, PyObject *given, PyObject *bloc
     }
     Py_XDECREF(sampler), Py_XDECREF(live), Py_XDECREF(lock), Py_XDECREF(common), Py_XDECREF(trace_hex), Py_XDECREF(own);
     Py_XDECREF(start), Py_XDECREF(stamp), Py_XDECREF(offset), Py_XDECREF(row), Py_XDECREF(indices), Py_XDECREF(spans);
-    Py_XDECREF(changes), Py_XDECREF(counters), Py_XDECREF(wait);
+    Py_XDECREF(changes), Py_XDECREF(wait);
     return done;
 }
 

@@ -49,7 +49,7 @@ class Session(Block, JudgedTrace):
         self.status = semconv.PENDING
         self._wait = None
         self._block = block
-        self._counters: dict[str, int] = {}
+        self._counters: dict[str, int] | None = None
         self._ends_with: RolloutSpan | None = None
         self._executing: tuple[RolloutSpan, ...] = ()
         self._consumed: bool | None = None
@@ -172,7 +172,8 @@ class Session(Block, JudgedTrace):
         try:
             with self.lock:
                 name = fit_name(name)
-                total = self._counters[name] = self._counters.get(name, 0) + int(n)
+                counters = self._counters = self._counters or {}
+                total = counters[name] = counters.get(name, 0) + int(n)
                 changes: dict[str, Any] = {}
                 clean_into(changes, {semconv.COUNTER_PREFIX + name: total}, 1024)
                 self._change(fit_root(self.row[ATTRIBUTES], changes))
