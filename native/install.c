@@ -51,14 +51,16 @@ static PyMethodDef free_standing[] = {
     {"_describe", (PyCFunction)(void (*)(void))describe, METH_FASTCALL, NULL},
     {"are_plain", (PyCFunction)(void (*)(void))plain, METH_FASTCALL, NULL},
     {"current", current, METH_NOARGS, NULL},
+    {"split", split, METH_O, NULL},
+    {"fill", (PyCFunction)(void (*)(void))fill_templates, METH_FASTCALL, NULL},
 };
 
 static char *names[] = {"phase",     "span",     "trace",     "session",  "context",  "variable",   "span_key",
                         "phase_key", "switch",   "clock",     "ids",      "semconv",  "known",      "submission",
-                        "stats",     "counting", "internal",  "goes_on",  "ends",     "enter",      "exit",
+                        "stats",     "counting", "internal",  "goes_on",  "ends",     "passes",   "enter",      "exit",
                         "send",      "describe", "are_plain", "begin",    "enqueued", "execution",  "end_span",
                         "accepted",  "consumed", "scope",     "scope_enter", "scope_exit", "add_span",
-                        "current",   "make_execution", "dumps",     "crc32",    "write_every", "most",    NULL};
+                        "current",   "make_execution", "dumps",     "split",    "fill",     "write_every", "most",    NULL};
 
 PyDoc_STRVAR(install_doc,
              "Take what the functions here work with, Python's functions among it; gives those that stand for them, by\n"
@@ -68,15 +70,15 @@ static PyObject *
 install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
 {
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, named, "$O!O!O!O!O!O!OOO!O!O!O!O!O!O!OOOOOOOOOOOOOOOO!OOOOOOOll", names, &PyType_Type, &type_phase,
+            arguments, named, "$O!O!O!O!O!O!OOO!O!O!O!O!O!O!OOOOOOOOOOOOOOOOO!OOOOOOOOll", names, &PyType_Type, &type_phase,
             &PyType_Type, &type_span, &PyType_Type, &type_trace, &PyType_Type, &type_session, &PyType_Type, &type_context,
             &PyContextVar_Type, &variable, &span_key, &phase_key, &PyDict_Type, &names_of_switch, &PyDict_Type,
             &names_of_clock, &PyDict_Type, &names_of_ids, &PyDict_Type, &names_on_the_wire, &PyDict_Type, &known_names,
-            &PyDict_Type, &submission, &PyTuple_Type, &stats_names, &counting, &internal, &kind_goes_on, &kind_ends,
+            &PyDict_Type, &submission, &PyTuple_Type, &stats_names, &counting, &internal, &kind_goes_on, &kind_ends, &kind_passes,
             &python_enter, &python_exit, &python_send, &python_describe, &python_are_plain, &python_session,
             &python_enqueued, &python_execution, &python_end_span, &python_accepted, &python_consumed, &PyType_Type,
             &type_execution, &python_scope_enter, &python_scope_exit, &python_add_span, &python_current,
-            &python_make_execution, &dumps, &crc32, &write_every, &most))
+            &python_make_execution, &dumps, &python_split, &python_fill, &write_every, &most))
         return NULL;
     if (type_context->tp_new != PyDict_Type.tp_new || type_context->tp_init != PyDict_Type.tp_init) {
         PyErr_SetString(PyExc_TypeError, "an OpenTelemetry context is expected to be made like a dict");
@@ -151,10 +153,10 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
     /* For as long as the process lives: what was put in their places may be called at any time. */
     PyObject *kept[] = {(PyObject *)type_phase, (PyObject *)type_span, (PyObject *)type_trace, (PyObject *)type_session,
                         (PyObject *)type_context, variable, span_key, phase_key, names_of_switch, names_of_clock,
-                        names_of_ids, known_names, submission, stats_names, counting, internal, kind_goes_on, kind_ends,
+                        names_of_ids, known_names, submission, stats_names, counting, internal, kind_goes_on, kind_ends, kind_passes,
                         python_enter, python_exit, python_send, python_describe, python_are_plain, python_session,
                         python_enqueued, python_execution, python_end_span, python_accepted, python_consumed, python_scope_enter,
-                        python_scope_exit, python_add_span, python_current, python_make_execution, (PyObject *)type_execution, dumps, crc32};
+                        python_scope_exit, python_add_span, python_current, python_make_execution, (PyObject *)type_execution, dumps, python_split, python_fill};
     for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
         Py_INCREF(kept[i]);
     struct {
@@ -178,6 +180,8 @@ install(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *named)
         {"describe", NULL, &free_standing[0]},
         {"are_plain", NULL, &free_standing[1]},
         {"current", NULL, &free_standing[2]},
+        {"split", NULL, &free_standing[3]},
+        {"fill", NULL, &free_standing[4]},
     };
     PyObject *made = PyDict_New();
     for (size_t i = 0; made != NULL && i < sizeof(here) / sizeof(*here); i++) {
@@ -238,6 +242,7 @@ PyInit__native(void)
     for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
         if ((*words[i].word = PyUnicode_InternFromString(words[i].text)) == NULL)
             return NULL;
+    prepare_sums();
     no_arguments = PyTuple_New(0);
     zero = PyLong_FromLong(0);
     one = PyLong_FromLong(1);

@@ -1,39 +1,6 @@
-/* Lines of the journal (`lines`): their frame, how they are written, and what those of a session are made of
-   (`tracelog`). */
+/* Lines of the journal (`lines`): how they are written, and what those of a session are made of (`tracelog`). */
 
 #include "session.h"
-
-/* `lines.frame`, a new reference. */
-static PyObject *
-framed(PyObject *kind, PyObject *trace, PyObject *payload)
-{
-    Py_ssize_t of_kind = PyBytes_GET_SIZE(kind), of_trace = PyBytes_GET_SIZE(trace),
-               of_payload = PyBytes_GET_SIZE(payload), size = of_kind + of_trace + 1 + of_payload;
-    PyObject *body = PyBytes_FromStringAndSize(NULL, size), *line = NULL;
-    if (body == NULL)
-        return NULL;
-    char *to = PyBytes_AS_STRING(body);
-    memcpy(to, PyBytes_AS_STRING(kind), of_kind);
-    memcpy(to + of_kind, PyBytes_AS_STRING(trace), of_trace);
-    to[of_kind + of_trace] = ' ';
-    memcpy(to + of_kind + of_trace + 1, PyBytes_AS_STRING(payload), of_payload);
-
-    PyObject *sum = PyObject_CallOneArg(crc32, body);
-    unsigned long bits = sum == NULL ? 0 : PyLong_AsUnsignedLong(sum);
-    Py_XDECREF(sum);
-    if (!PyErr_Occurred())
-        line = PyBytes_FromStringAndSize(NULL, 8 + 1 + size + 1);
-    if (line != NULL) {
-        to = PyBytes_AS_STRING(line);
-        for (int digit = 7; digit >= 0; digit--, bits >>= 4)
-            to[digit] = "0123456789abcdef"[bits & 15];
-        to[8] = ' ';
-        memcpy(to + 9, PyBytes_AS_STRING(body), size);
-        to[9 + size] = '\n';
-    }
-    Py_DECREF(body);
-    return line;
-}
 
 /* Whether a line's JSON is no longer than one attribute may be: only then there is nothing to be cut. */
 static int

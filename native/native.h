@@ -12,6 +12,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdint.h>
 
 #pragma GCC visibility push(hidden) /* among these files alone, which costs no more than in one file */
 
@@ -28,10 +29,10 @@ SHARED PyTypeObject *type_phase, *type_span, *type_trace, *type_session, *type_e
 SHARED PyObject *variable, *span_key, *phase_key;             /* of the OpenTelemetry context */
 SHARED PyObject *names_of_switch, *names_of_clock;            /* both are modules' own dicts: what is in them may change */
 SHARED PyObject *python_enter, *python_exit, *python_describe; /* what stood here before */
-SHARED PyObject *python_are_plain, *python_send, *known_names, *dumps, *crc32;
+SHARED PyObject *python_are_plain, *python_send, *known_names, *dumps, *python_split, *python_fill;
 SHARED PyObject *python_session, *python_enqueued, *python_execution, *python_end_span, *python_accepted, *python_consumed;
 SHARED PyObject *python_scope_enter, *python_scope_exit, *python_add_span, *python_current, *python_make_execution;
-SHARED PyObject *names_of_ids, *names_on_the_wire, *submission, *stats_names, *counting, *internal, *kind_goes_on, *kind_ends;
+SHARED PyObject *names_of_ids, *names_on_the_wire, *submission, *stats_names, *counting, *internal, *kind_goes_on, *kind_ends, *kind_passes;
 SHARED long write_every, most;
 
 SHARED PyObject *word_runtime, *word_monotonic_ns, *word_end_span, *word_interrupted, *no_text, *no_arguments, *zero, *one;
@@ -148,6 +149,14 @@ PyObject *current(PyObject *module, PyObject *ignored);
 PyObject *phase_new(PyObject *type, PyObject *const *arguments, size_t flags, PyObject *names);
 PyObject *phase_enter(PyObject *self, PyObject *ignored);
 PyObject *phase_exit(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+
+/* frames.c */
+void prepare_sums(void);
+PyObject *framed(PyObject *kind, PyObject *trace, PyObject *payload);
+PyObject *split(PyObject *module, PyObject *chunk);
+
+/* templates.c */
+PyObject *fill_templates(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 /* lines.c */
 PyObject *line_of(PyObject *self, PyObject *kind, PyObject *part);

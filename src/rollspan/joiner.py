@@ -12,7 +12,8 @@ from .finished import FinishedTrace
 from .journal import Position
 from .lines import JSON_AT, KIND_AT, TRACE
 from .rows import with_record
-from .usual import usual_session
+from .shapes import see
+from .usual import seen_session, usual_session
 
 _ENDS = lines.ENDS[0]
 _PASSES = lines.PASSES[0]
@@ -124,9 +125,15 @@ def _pass(line: bytes) -> FinishedTrace:
 
 def finish(trace_hex: bytes, of_trace: Iterable[bytes]) -> FinishedTrace | None:
     """Put a trace together from its lines; None where its first line is missing."""
-    given = list(map(lines.part_of, of_trace))
+    unparsed = list(of_trace)
+    seen = seen_session(trace_hex, unparsed)
+    if seen is not None:
+        return seen
+    given = list(map(lines.part_of, unparsed))
     usual = usual_session(trace_hex, given)
     if usual is not None:
+        if usual.shape is not None:
+            see(usual.shape, usual.values, trace_hex.decode(), unparsed)
         return usual
     parts = lines.by_number(given)
     lines.describe_parts(parts)

@@ -33,13 +33,14 @@ get their own when the line is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import orjson
 
-from . import describe, health, ids, semconv
+from . import describe, health, ids, native, semconv
 from .spandata import KIND_INTERNAL, STATUS_UNSET, Link, SpanData
 
 REF, PARENT, NAME, KIND, START, END, ATTRIBUTES, STATUS, MESSAGE = range(9)
@@ -71,11 +72,10 @@ def _is_good(raw: bytes) -> bool:
         return False
 
 
-def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[tuple[bytes, int]]:
+def split(chunk: bytes) -> Iterable[tuple[bytes, int]]:
     """The good lines of `chunk`, each with the offset behind its newline, which it lacks.
 
-    Damaged ones are counted as `journal.damaged_lines` and skipped. With `last_may_be_torn` an unfinished line at
-    the end is left alone: its writer may be at it.
+    Damaged ones are counted as `journal.damaged_lines` and skipped.
     """
     *whole, rest = chunk.split(b"\n")
     end = 0
@@ -88,7 +88,7 @@ def split(chunk: bytes, *, last_may_be_torn: bool = False) -> Iterator[tuple[byt
             # Where a newline was hit, a good line stands behind what is left of the one before.
             behind = (raw[begin.start() :] for begin in _BEGIN.finditer(raw, 1))
             yield from ((line, end) for line in behind if _is_good(line))
-    if not last_may_be_torn and rest.strip(b"\0"):
+    if rest.strip(b"\0"):
         health.count("journal.damaged_lines")
 
 
@@ -270,3 +270,7 @@ def passing(line: bytes) -> list[SpanData]:
         )
         for ref, parent, name, kind, start, end, extra, code, message in orjson.loads(line[JSON_AT:])["s"]
     ]
+
+
+native.works_with(goes_on=GOES_ON, ends=ENDS, passes=PASSES)
+native.stands_for("split", sys.modules[__name__], "split")

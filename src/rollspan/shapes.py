@@ -10,17 +10,18 @@ fraction of the time; where the first gives None, the steps are taken one by one
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, TypeAlias
 
-from . import health, lines, semconv
+from . import health, lines, semconv, templates
 from .describe import SUBMISSION, described
 from .noting import Noted, Notes, NotNotedError, expression
 from .record import Record
 from .rows import SessionRows
 from .spandata import Link
-from .taking import Part, take_source, value_names
+from .taking import Part, take_source, told, value_names
 
 Attributes: TypeAlias = Mapping[str, Any]
 Fold: TypeAlias = Callable[
@@ -48,7 +49,7 @@ class Shape:
     the expressions for another one.
     """
 
-    __slots__ = ("export_spans", "fields", "made", "parameters", "record", "sample", "take")
+    __slots__ = ("export_spans", "fields", "made", "parameters", "record", "sample", "take", "take_unparsed")
 
     def __init__(self, fold: Fold, parts: Sequence[Part], sample: SessionRows) -> None:
         """Raises NotNotedError where no functions can be made."""
@@ -61,10 +62,16 @@ class Shape:
         self.fields: dict[str, Any] = notes.noted(record)
         self.parameters = ", ".join(value_names(parts))
         self.made: dict[str, Any] = {}
-        known = {"link_of": lines.link_of}
+        known: dict[str, Any] = {"link_of": lines.link_of}
         self.take: Callable[[str, Sequence[Part]], Values | None] = function(
             take_source(parts, notes.conditions), "take", known
         )
+        self.take_unparsed: Callable[[str, list[bytes]], Values | None] | None = None
+        with contextlib.suppress(templates.NoTemplateError):
+            made, names = templates.templates_of(parts)
+            text = templates.filled_source(parts, names, chain(told(parts), notes.conditions))
+            known = {"here": templates, "templates": made, "Link": Link}
+            self.take_unparsed = function(text, "take", known)
         text = f"def record({self.parameters}):\n    return {expression(self.fields)}"
         self.record: Callable[..., Record] = function(text, "record", {})
 
@@ -101,6 +108,31 @@ _made: dict[Any, Shape | None] = {}
 """Their shape, once they were met often; None where no function can be made."""
 _last: dict[Any, tuple[Shape, ...]] = {}
 """Shapes that sessions of this size had last, the younger ones first."""
+_seen: dict[tuple[int, ...], tuple[Shape, ...]] = {}
+"""The same by how many commas there are in their lines, of those that are known by how these look."""
+
+
+def taken(trace_id: str, unparsed: list[bytes]) -> tuple[Shape, Values] | None:
+    """The shape of a session with these lines, and its values, where that can be seen without parsing them."""
+    for shape in _seen.get(_commas(unparsed), ()) if _seen else ():
+        if (
+            shape.take_unparsed is not None
+            and (values := shape.take_unparsed(trace_id, unparsed)) is not None
+        ):
+            return shape, values
+    return None
+
+
+def see(shape: Shape, values: Values, trace_id: str, unparsed: list[bytes]) -> None:
+    """Take note that lines of this shape, with these values, look as these do."""
+    if shape.take_unparsed is not None and shape.take_unparsed(trace_id, unparsed) == values:
+        commas = _commas(unparsed)
+        others = [other for other in _seen.get(commas, ()) if other is not shape]
+        _seen[commas] = (shape, *others[: _MOST_GUESSED - 1])
+
+
+def _commas(unparsed: Sequence[bytes]) -> tuple[int, ...]:
+    return tuple([line.count(b",") for line in unparsed])
 
 
 def in_common(

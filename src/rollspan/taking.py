@@ -56,7 +56,7 @@ def take_source(lines: Sequence[Part], conditions: Iterable[str]) -> str:
             (f"len({_KEYS[key].format(i)}) == {len(part[key])}" for i, part, key in _with(lines, "s", "l")),
         )
     )
-    root = {name: f"r{n}" for n, name in enumerate(_root(lines))}
+    root = {name: f"r{n}" for n, name in enumerate(root_of(lines))}
     for name, value in begins_with("", lines[0]).items():
         if not any(name in part["a"] for _, part, _ in _with(lines, "a")):
             said = "trace_id" if name == semconv.SESSION_ID else repr(value)
@@ -65,13 +65,13 @@ def take_source(lines: Sequence[Part], conditions: Iterable[str]) -> str:
         later = {name for other in lines[i + 1 :] for name in other.get("a", ())}
         source.unpack(("_" if name in later else root[name] for name in part["a"]), f"a{i}.values()")
     _take_rows(source, lines)
-    links = _links(lines)
+    links = links_of(lines)
     lists = ", ".join(f"*map(link_of, k{i})" for i, _, _ in _with(lines, "l"))
     source.statements.append(f"links = ({lists})" if not lists else f"links = ({lists},)")
     source.check(f"tuple(links[{n}][2]) == {tuple(link[2])}" for n, link in enumerate(links))
     for n, link in enumerate(links):
         source.unpack((f"l{n}_{i}" for i in range(len(link[2]))), f"links[{n}][2].values()")
-    source.check(chain(_types(lines, links), conditions))
+    source.check(chain(_types(lines), told(lines), conditions))
     source.statements.append(f"return ({', '.join(value_names(lines))},)")
     return "\n    ".join(("def take(trace_id, lines):", *source.statements))
 
@@ -81,11 +81,11 @@ def value_names(lines: Sequence[Part]) -> list[str]:
     rows = _rows(lines)
     return [
         *_COMMON,
-        *(f"r{n}" for n in range(len(_root(lines)))),
+        *(f"r{n}" for n in range(len(root_of(lines)))),
         *(f"b{n}" for n in range(len(rows))),
         *(f"e{n}" for n in range(len(rows))),
         *(f"x{n}_{i}" for n, row in enumerate(rows) for i in range(len(row[ATTRIBUTES]))),
-        *(f"l{n}_{i}" for n, link in enumerate(_links(lines)) for i in range(len(link[2]))),
+        *(f"l{n}_{i}" for n, link in enumerate(links_of(lines)) for i in range(len(link[2]))),
     ]
 
 
@@ -103,7 +103,7 @@ def _names_in(part: Part, i: int, count: int) -> list[str]:
     return [names.get(key, "_") for key in part]
 
 
-def _root(lines: Sequence[Part]) -> dict[str, Any]:
+def root_of(lines: Sequence[Part]) -> dict[str, Any]:
     """The root's attributes: the last value that was given, where a name first stood."""
     root = begins_with("", lines[0])
     for part in lines:
@@ -115,7 +115,7 @@ def _rows(lines: Sequence[Part]) -> list[Sequence[Any]]:
     return [row for part in lines for row in part.get("s", ())]
 
 
-def _links(lines: Sequence[Part]) -> list[Link]:
+def links_of(lines: Sequence[Part]) -> list[Link]:
     return [link_of(link) for part in lines for link in part.get("l", ())]
 
 
@@ -144,18 +144,26 @@ def _take_rows(source: _Source, lines: Sequence[Part]) -> None:
         source.unpack((f"x{n}_{i}" for i in range(len(row[ATTRIBUTES]))), f"x{n}.values()")
 
 
-def _types(lines: Sequence[Part], links: Sequence[Link]) -> Iterable[str]:
-    """Conditions for the values' types, and for what says what a session or a link is."""
+def told(lines: Sequence[Part]) -> Iterable[str]:
+    """Conditions for what says what a session or a link is."""
+    for name, key, value in _attributes(lines):
+        if (name[0] == "r" and key == semconv.PHASE) or (name[0] == "l" and key == semconv.LINK_KIND):
+            yield f"{name} == {value!r}"
+
+
+def _types(lines: Sequence[Part]) -> Iterable[str]:
+    """Conditions for the values' types."""
+    for name, _, value in _attributes(lines):
+        yield f"{name} is None" if value is None else f"type({name}) is {type(value).__name__}"
+
+
+def _attributes(lines: Sequence[Part]) -> Iterable[tuple[str, str, Any]]:
+    """The attributes' values: their names here, their keys, and what they are in these lines."""
     attributes = {
-        "r": _root(lines),
+        "r": root_of(lines),
         **{f"x{n}_": row[ATTRIBUTES] for n, row in enumerate(_rows(lines))},
-        **{f"l{n}_": link[2] for n, link in enumerate(links)},
+        **{f"l{n}_": link[2] for n, link in enumerate(links_of(lines))},
     }
     for prefix, values in attributes.items():
         for n, (key, value) in enumerate(values.items()):
-            if (prefix == "r" and key == semconv.PHASE) or (prefix[0] == "l" and key == semconv.LINK_KIND):
-                yield f"{prefix}{n} == {value!r}"
-            elif value is None:
-                yield f"{prefix}{n} is None"
-            else:
-                yield f"type({prefix}{n}) is {type(value).__name__}"
+            yield f"{prefix}{n}", key, value

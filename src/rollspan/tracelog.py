@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import orjson
 from opentelemetry.context import Context
@@ -372,6 +371,5 @@ class TraceLog(RolloutSpan):
             self.mirror.set_attributes(attributes)
 
 
-native.works_with(trace=TraceLog, dumps=orjson.dumps, crc32=crc32, write_every=WRITE_EVERY)
-native.works_with(goes_on=lines.GOES_ON, ends=lines.ENDS)
+native.works_with(trace=TraceLog, dumps=orjson.dumps, write_every=WRITE_EVERY)
 native.stands_for("send", TraceLog, "_send")

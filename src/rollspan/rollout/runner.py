@@ -164,13 +164,11 @@ class Runner:
 
     def _accept(self, submission: Submission, good: list[int]) -> bool:
         """Whether the group is trained on; where it is not its rollouts have their verdict."""
-        rows = [submission.rows[index] for index in good]
+        rows = [row for row in submission.rows if row is not None]
         try:
             trajectory = rows[0] if len(rows) == 1 else concat_padded(rows)
             should_accept = submission.should_accept_fn
-            accepted = should_accept is None or bool(
-                contextvars.Context().run(should_accept, trajectory)
-            )
+            accepted = should_accept is None or bool(contextvars.Context().run(should_accept, trajectory))
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises
             for index in good:
                 submission.sessions[index].mark_failed(error, stats=self._staleness.get_stats())

@@ -38,9 +38,7 @@ class StalenessManager:
         self.consumer_batch_size = consumer_batch_size
         self.max_staleness = max_staleness
         self._lock = threading.Lock()
-        self._limit = (
-            sys.maxsize if max_staleness is None else (max_staleness + 1) * consumer_batch_size
-        )
+        self._limit = sys.maxsize if max_staleness is None else (max_staleness + 1) * consumer_batch_size
         self._version = version
         self._enqueued = self._running = self._accepted = self._rejected = 0
         self._ahead = 0

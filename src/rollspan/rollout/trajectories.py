@@ -295,7 +295,9 @@ def oldest_version(trajectory: Trajectory) -> int | None:
         return None
     if versions.numel() <= _FEW:
         rows = versions.tolist() if versions.dim() == 2 else [_numbers(versions)]
-        written = [version for version in set().union(*rows) if version > NOT_WRITTEN]  # few: most are the same
+        written = [
+            version for version in set().union(*rows) if version > NOT_WRITTEN
+        ]  # few: most are the same
         return int(min(written)) if written else None
     array = _array(versions)
     if array.dtype.kind != "i":
