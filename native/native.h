@@ -68,8 +68,9 @@ put(PyObject *object, Py_ssize_t at, PyObject *value)
     Py_XDECREF(before);
 }
 
-/* The same object, or NULL, of which the garbage collector knows nothing: it holds only what holds nothing else. To look
-   at all of these, again and again, would cost more than to make them. */
+/* The same object, or NULL, of which the garbage collector knows nothing: to look at all of these, again and again, would
+   cost more than to make them. Either it holds only what holds nothing else, or it is a session that has not ended, its
+   spans and their list: the process holds these until their end, which lets the spans go (`tests/test_freed.py`). */
 static inline PyObject *
 uncollected(PyObject *object)
 {

@@ -63,7 +63,7 @@ new_span(PyObject *trace, PyObject *row)
     SLOT(span, at_row) = row;
     SLOT(span, at_mirror) = Py_NewRef(Py_None);
     SLOT(span, at_span_context) = Py_NewRef(Py_None);
-    return span;
+    return uncollected(span);
 }
 
 PyObject *

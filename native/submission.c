@@ -90,6 +90,7 @@ begin_session(PyObject *self, PyObject *runtime, PyObject *given, PyObject *bloc
         put(self, at_ends_with, Py_NewRef(Py_None)), put(self, at_executing, Py_NewRef(no_arguments));
         put(self, at_consumed, Py_NewRef(Py_None)), put(self, at_session_id, Py_NewRef(Py_None));
         put(self, at_bare, Py_NewRef(block));
+        uncollected(self), uncollected(spans);
         if (block == Py_False && (wait = new_wait(self, name_queue_wait, start)) != NULL
             && PyList_Append(spans, wait) == 0)
             put(self, at_wait, Py_NewRef(wait));

@@ -306,6 +306,7 @@ class JudgedTrace(WaitingTrace):
         if self.row[END] is None:  # else a signal handler has ended it in between
             self._write_end(end, rows)
             self.row[END] = end
+            self._executing, self._ends_with = (), None  # which would be cycles
         self.runtime.live.pop(self.trace_hex, None)
         if self.mirror is not None:
             self.mirror.end(end)
