@@ -48,7 +48,9 @@ class FinishedTrace:
     @property
     def is_work(self) -> bool:
         """Whether it is a step or a stretch of the process: no session, and no spans of another process's."""
-        return not self.has_record and bool(self.spans) and not self.spans[0].parent_id
+        return (
+            self.shape is None and self._record is None and bool(self.spans) and not self.spans[0].parent_id
+        )
 
     @property
     def record(self) -> Record | None:

@@ -21,7 +21,7 @@ def trace_hex() -> bytes:
         return _pool.pop()
     except IndexError:
         block = os.urandom(16 * _BLOCK).hex().encode()
-        _pool.extend(each for i in range(0, len(block), 32) if (each := block[i : i + 32]) != _NONE)
+        _pool.extend([each for i in range(0, len(block), 32) if (each := block[i : i + 32]) != _NONE])
         return trace_hex()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple
+from operator import itemgetter
+from typing import Final, NamedTuple, TypeAlias
 
 from . import fold, health, lines
 from .finished import FinishedTrace
@@ -30,14 +31,8 @@ class ReachesBack(NamedTuple):
     first_segment: int
 
 
-class _OpenTrace(dict[bytes, tuple[int, bytes]]):
-    """Lines by number, each with its segment. A line that comes again, carried forward, lies where it came last."""
-
-    __slots__ = ()
-
-    @property
-    def lines(self) -> list[bytes]:
-        return [line for _, line in self.values()]
+_OpenTrace: TypeAlias = dict[bytes, tuple[int, bytes]]
+"""Lines by number, each with its segment. A line that comes again, carried forward, lies where it came last."""
 
 
 class Joiner:
@@ -68,7 +63,7 @@ class Joiner:
                 trace_hex = line[TRACE]
                 trace = open_traces.get(trace_hex)
                 if trace is None:
-                    trace = open_traces[trace_hex] = _OpenTrace()
+                    trace = open_traces[trace_hex] = {}
                 number = line[JSON_AT : line.find(b",", JSON_AT)]
                 if number in trace:
                     before, same = trace[number]
@@ -98,7 +93,7 @@ class Joiner:
         self, finished: list[FinishedTrace], at: Position, last: bytes, trace: _OpenTrace | None
     ) -> None:
         try:
-            whole = _pass(last) if trace is None else finish(last[TRACE], trace.lines)
+            whole = _pass(last) if trace is None else finish(last[TRACE], _lines_of(trace))
         except Exception:  # noqa: BLE001 - a line of ours that cannot be read must not stop those behind it
             health.internal_error("joiner")
             return
@@ -114,7 +109,7 @@ class Joiner:
         finished: list[FinishedTrace] = []
         for place, trace in enumerate(self.open.values(), 1):
             at = Position(segment, place)
-            self._add(finished, at, trace.lines[-1], trace)
+            self._add(finished, at, _lines_of(trace)[-1], trace)
         self.open.clear()
         return finished
 
@@ -123,9 +118,12 @@ def _pass(line: bytes) -> FinishedTrace:
     return FinishedTrace(lines.passing(line), None)
 
 
-def finish(trace_hex: bytes, of_trace: Iterable[bytes]) -> FinishedTrace | None:
+def _lines_of(trace: _OpenTrace) -> list[bytes]:
+    return list(map(itemgetter(1), trace.values()))
+
+
+def finish(trace_hex: bytes, unparsed: list[bytes]) -> FinishedTrace | None:
     """Put a trace together from its lines; None where its first line is missing."""
-    unparsed = list(of_trace)
     seen = seen_session(trace_hex, unparsed)
     if seen is not None:
         return seen

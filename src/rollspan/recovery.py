@@ -281,7 +281,7 @@ def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Reco
         with left.locked() as standing:
             alive = standing is Standing.HELD
         for trace_hex, trace in joiner.open.items():
-            assembled = lines.assemble(trace_hex, trace.lines, over=False)
+            assembled = lines.assemble(trace_hex, [line for _, line in trace.values()], over=False)
             record = fold.fold_trace(assembled.spans) if assembled is not None else None
             if assembled is None or record is None:
                 continue

@@ -66,7 +66,7 @@ class Shape:
         self.take: Callable[[str, Sequence[Part]], Values | None] = function(
             take_source(parts, notes.conditions), "take", known
         )
-        self.take_unparsed: Callable[[str, list[bytes]], Values | None] | None = None
+        self.take_unparsed: Callable[[str, list[bytes]], Values | None] = _take_nothing
         with contextlib.suppress(templates.NoTemplateError):
             made, names = templates.templates_of(parts)
             text = templates.filled_source(parts, names, chain(told(parts), notes.conditions))
@@ -95,6 +95,10 @@ class Shape:
         )
 
 
+def _take_nothing(trace_id: str, unparsed: list[bytes]) -> None:
+    """These lines have to be parsed."""
+
+
 def function(text: str, name: str, names: dict[str, Any]) -> Callable[..., Any]:
     """The function with this name and source. Names and texts out of a session stand there as literals alone."""
     exec(compile(text, f"<{name} of a shape>", "exec"), names)
@@ -108,31 +112,25 @@ _made: dict[Any, Shape | None] = {}
 """Their shape, once they were met often; None where no function can be made."""
 _last: dict[Any, tuple[Shape, ...]] = {}
 """Shapes that sessions of this size had last, the younger ones first."""
-_seen: dict[tuple[int, ...], tuple[Shape, ...]] = {}
-"""The same by how many commas there are in their lines, of those that are known by how these look."""
+_seen: dict[tuple[int, int], tuple[Shape, ...]] = {}
+"""The same by how many lines they have, and commas in the longest, of those that are known by how their lines look."""
 
 
-def taken(trace_id: str, unparsed: list[bytes]) -> tuple[Shape, Values] | None:
-    """The shape of a session with these lines, and its values, where that can be seen without parsing them."""
-    for shape in _seen.get(_commas(unparsed), ()) if _seen else ():
-        if (
-            shape.take_unparsed is not None
-            and (values := shape.take_unparsed(trace_id, unparsed)) is not None
-        ):
-            return shape, values
-    return None
+def seen(unparsed: list[bytes]) -> Sequence[Shape]:
+    """The shapes of sessions whose lines looked somewhat like these; `take_unparsed` tells whether they are of one."""
+    return _seen.get(_look(unparsed), ()) if _seen else ()
 
 
 def see(shape: Shape, values: Values, trace_id: str, unparsed: list[bytes]) -> None:
-    """Take note that lines of this shape, with these values, look as these do."""
-    if shape.take_unparsed is not None and shape.take_unparsed(trace_id, unparsed) == values:
-        commas = _commas(unparsed)
-        others = [other for other in _seen.get(commas, ()) if other is not shape]
-        _seen[commas] = (shape, *others[: _MOST_GUESSED - 1])
+    """Take note of what the lines of a shape look like, where its function finds these values in them."""
+    if shape.take_unparsed(trace_id, unparsed) == values:
+        look = _look(unparsed)
+        others = [other for other in _seen.get(look, ()) if other is not shape]
+        _seen[look] = (shape, *others[: _MOST_GUESSED - 1])
 
 
-def _commas(unparsed: Sequence[bytes]) -> tuple[int, ...]:
-    return tuple([line.count(b",") for line in unparsed])
+def _look(unparsed: list[bytes]) -> tuple[int, int]:
+    return len(unparsed), max(unparsed, key=len).count(b",")
 
 
 def in_common(

@@ -85,7 +85,10 @@ def filled_source(parts: Sequence[Part], names: Sequence[str], conditions: Itera
         for name in sorted(wanted, key="links".__eq__)
         if name not in known
     ]
-    if told := " and ".join(conditions):
+    fit = {f"{-1 << 63} <= {name}" for name in names} | {
+        f"{name} < {1 << 63}" for name in names
+    }  # as holes take them
+    if told := " and ".join(condition for condition in conditions if condition not in fit):
         source.append(f"if not ({told}): return None")
     source.append(f"return ({', '.join(wanted)},)")
     return "\n    ".join(("def take(trace_id, lines):", *source))

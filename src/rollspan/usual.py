@@ -21,7 +21,7 @@ from .fold import describe_session
 from .lines import begins_with, link_of
 from .record import Record
 from .rows import MOST_SPANS, Outline, Row, SessionRows, outline_of
-from .shapes import guessed, in_common, known, learn, taken
+from .shapes import guessed, in_common, known, learn, seen
 from .spandata import STATUS_ERROR, STATUS_UNSET, Link
 from .taking import Part
 
@@ -39,11 +39,11 @@ _session_rows: Final[Callable[[tuple[Any, ...]], SessionRows]] = partial(tuple._
 
 def seen_session(trace_hex: bytes, unparsed: list[bytes]) -> FinishedTrace | None:
     """The session with these lines, where they look as those of others did; else None."""
-    found = taken(trace_hex.decode(), unparsed)
-    if found is None:
-        return None
-    shape, values = found
-    return FinishedTrace(None, None, shape.export_spans, None, shape, values)
+    trace_id = trace_hex.decode()
+    for shape in seen(unparsed):
+        if (values := shape.take_unparsed(trace_id, unparsed)) is not None:
+            return FinishedTrace(None, None, shape.export_spans, None, shape, values)
+    return None
 
 
 def usual_session(trace_hex: bytes, given: Sequence[Part]) -> FinishedTrace | None:

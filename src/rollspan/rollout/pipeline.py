@@ -53,7 +53,7 @@ class Pipeline:
         self.ready = Ready(staleness)
         self.paused = False
         self._engine = engine
-        self._block = block
+        self._block = block and queue_size is not None
         self._runner = Runner(
             engine,
             staleness,
@@ -102,7 +102,7 @@ class Pipeline:
             raise ValueError(
                 f"should_accept_fn is {should_accept_fn!r}; expected a plain function, not an async one"
             )
-        if self.intake.is_full and self._block and self._loop.is_current():
+        if self._block and self.intake.is_full and self._loop.is_current():
             raise RolloutError("the queue is full, and to wait for room in the event loop would be for ever")
         with self._numbering:
             number = self._next
@@ -131,7 +131,8 @@ class Pipeline:
         if not waits:
             self._lost(submission, "input_queue_full")
             return None
-        self.wake()
+        if not self._pump_is_due:
+            self.wake()
         return submission
 
     def was_given(self, number: Any) -> bool:

@@ -234,7 +234,7 @@ class Ready:
 
     def _pop(self, numbers: Sequence[int]) -> list[Submission]:
         taken = [self._done.pop(number) for number in numbers]
-        self._staleness.on_rollout_consumed(sum(submission.bounded for submission in taken))
+        self._staleness.on_rollout_consumed(sum([submission.bounded for submission in taken]))
         return taken
 
     def _wait(self, deadline: float | None, what: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
+
+from rollspan import RolloutStats
 
 from .engine import InferenceEngine
 from .errors import RolloutError
@@ -136,18 +138,21 @@ class Runner:
 
     def _judge(self, submission: Submission) -> None:
         """All of its rollouts are over: the verdict on the good ones."""
-        good = [index for index, row in enumerate(submission.rows) if row is not None]
+        rows = submission.rows
+        if len(rows) == 1:  # most are
+            good: Sequence[int] = () if rows[0] is None else (0,)
+        else:
+            good = [index for index, row in enumerate(rows) if row is not None]
         accepted = False
         if good:
-            needed = self._min_group_size or len(submission.rows)
-            if len(good) < min(needed, len(submission.rows)):
-                self._give(submission, good, "group_filtered")
+            needed = self._min_group_size or len(rows)
+            if len(good) < min(needed, len(rows)):
+                self._give(submission, good, self._staleness.get_stats(), "group_filtered")
             else:
                 accepted = self._accept(submission, good)
         if accepted:
             self._fruitless = 0
-            self._staleness.on_rollout_accepted()
-            self._give(submission, good, None)
+            self._give(submission, good, self._staleness.on_rollout_accepted())
         else:
             self._fruitless += 1
             if self._fruitless in _SAID_AT:
@@ -157,16 +162,16 @@ class Runner:
                     self._fruitless,
                     type(submission.workflow).__name__,
                 )
-            submission.rows = [None] * len(submission.rows)
+            submission.rows = [None] * len(rows)
             self._staleness.on_rollout_rejected(bounded=submission.bounded)
         self._ready.put(submission)
         self._on_over()
 
-    def _accept(self, submission: Submission, good: list[int]) -> bool:
+    def _accept(self, submission: Submission, good: Sequence[int]) -> bool:
         """Whether the group is trained on; where it is not its rollouts have their verdict."""
-        rows = [row for row in submission.rows if row is not None]
         try:
-            trajectory = rows[0] if len(rows) == 1 else concat_padded(rows)
+            rows: list[Any] = submission.rows
+            trajectory = rows[good[0]] if len(good) == 1 else concat_padded([rows[index] for index in good])
             should_accept = submission.should_accept_fn
             accepted = should_accept is None or bool(contextvars.Context().run(should_accept, trajectory))
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises
@@ -184,9 +189,10 @@ class Runner:
         submission.trajectory = trajectory
         return True
 
-    def _give(self, submission: Submission, good: list[int], reason: str | None) -> None:
+    def _give(
+        self, submission: Submission, good: Sequence[int], stats: RolloutStats, reason: str | None = None
+    ) -> None:
         """Mark rollouts as accepted, and with a reason as thrown away after that."""
-        stats = self._staleness.get_stats()
         for index in good:
             session = submission.sessions[index]
             session.mark_accepted(stats=stats, reward=_reward(submission.rows[index]))

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from rollspan import RolloutStats
+
+# A named tuple's own constructor is a function in Python.
+_stats: Final[Callable[[tuple[int, int, int, int]], RolloutStats]] = partial(tuple.__new__, RolloutStats)
 
 
 class StalenessManager:
@@ -90,12 +96,10 @@ class StalenessManager:
     def get_stats(self) -> RolloutStats:
         """Rollouts by what they do; `enqueued` are those that wait to run."""
         with self._lock:
-            return RolloutStats(
-                accepted=self._accepted,
-                enqueued=self._enqueued,
-                rejected=self._rejected,
-                running=self._running,
-            )
+            return self._stats()
+
+    def _stats(self) -> RolloutStats:
+        return _stats((self._accepted, self._enqueued, self._rejected, self._running))
 
     def on_rollout_enqueued(self) -> None:
         """One was submitted."""
@@ -118,11 +122,12 @@ class StalenessManager:
             self._enqueued -= 1
             self._running += 1
 
-    def on_rollout_accepted(self) -> None:
-        """One that ran is good, and waits for the trainer."""
+    def on_rollout_accepted(self) -> RolloutStats:
+        """One that ran is good, and waits for the trainer; gives the counts with it."""
         with self._lock:
             self._running -= 1
             self._accepted += 1
+            return self._stats()
 
     def on_rollout_rejected(self, *, bounded: bool = True) -> None:
         """One that ran gives nothing to train on."""
