@@ -88,7 +88,7 @@ WAYS = (
 @pytest.mark.parametrize("in_c", [True, False], ids=["C", "Python"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_what_is_over_is_freed_at_once(way: Callable[[], None], in_c: bool, tmp_path: Path) -> None:
-    """Without the garbage collector, a thousand of them leave some blocks of memory; a single one takes more than eight."""
+    """Without the garbage collector a thousand of them leave a few blocks of memory; each takes more than eight."""
     if in_c:
         need(native.is_built(), "the parts in C were not built: there is no C compiler")
     counted: list[int] = []

@@ -6,21 +6,24 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollspan import lines, semconv, shapes
+from rollspan import api, context, lines, native, phases, semconv, sessions, shapes
 from rollspan.exporters.encode import encode_records, encode_spans
 from rollspan.exporters.shape_bytes import event_writer, spans_writer
 from rollspan.finished import FinishedTrace
 from rollspan.fold import fold_trace
 from rollspan.record import to_line
 from rollspan.rows import with_record
-from rollspan.usual import usual_session
+from rollspan.usual import seen_session, usual_session
 
 from . import fold_trees
+from .needs import need
 
+assert all((api, context, phases, sessions))  # the C begins when all that it stands for is loaded
 START = 1_790_000_000_123_456_789
 
 Parts = dict[int, dict[str, Any]]
@@ -30,11 +33,37 @@ Parts = dict[int, dict[str, Any]]
 def _met_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A function is made of the first session of a shape."""
     monkeypatch.setattr(shapes, "_MET_OFTEN", 0)
-    shapes._made.clear()
-    shapes._last.clear()
+    for kept in (shapes._made, shapes._last, shapes._seen):
+        kept.clear()
+    native.use(True)  # where it is built
     yield
-    shapes._made.clear()
-    shapes._last.clear()
+    native.use(False)
+    for kept in (shapes._made, shapes._last, shapes._seen):
+        kept.clear()
+
+
+def unparsed(trace_hex: bytes, parts: Parts) -> list[bytes]:
+    """The lines as the journal has them, without their newlines."""
+    last = max(parts)
+    return [
+        lines.frame(lines.ENDS if n == last else lines.GOES_ON, trace_hex, orjson.dumps(part))[:-1]
+        for n, part in sorted(parts.items())
+    ]
+
+
+def assert_seen(trace_hex: bytes, parts: Parts, short: FinishedTrace) -> bool:
+    """What is taken out of lines that are not parsed is the same; whether it can be."""
+    if short.shape is None:
+        return False
+    text = unparsed(trace_hex, parts)
+    shapes.see(short.shape, short.values, trace_hex.decode(), text)
+    seen = seen_session(trace_hex, text)
+    if seen is None:
+        return False
+    assert repr(seen.record) == repr(short.record)
+    assert repr(seen.spans) == repr(short.spans)
+    assert repr(seen.values) == repr(short.values)
+    return True
 
 
 def assert_same(trace_hex: bytes, parts: Parts) -> bool:
@@ -61,6 +90,7 @@ def assert_same(trace_hex: bytes, parts: Parts) -> bool:
     assert encode_records([short], {}) == encode_records([long], {})
     assert list(short.spans) == spans
     assert repr(short.spans) == repr(spans)
+    assert_seen(trace_hex, parts, short)
     return short.shape is not None
 
 
@@ -94,7 +124,7 @@ _SHORT_ROOT_NAMES = {"task_id": st.integers(0, 9) | st.text(max_size=3), "workfl
 
 
 @st.composite
-def sessions(draw: st.DrawFn) -> Parts:
+def of_sessions(draw: st.DrawFn) -> Parts:
     """The lines of a session, with waits and phases in phases, in parallel too, and any attributes."""
     rows: list[list[Any]] = []
     for ref in range(1, draw(st.integers(1, 6))):
@@ -122,7 +152,7 @@ def sessions(draw: st.DrawFn) -> Parts:
 
 
 @settings(deadline=None)  # making functions takes a while
-@given(sessions(), st.data())
+@given(of_sessions(), st.data())
 def test_a_function_makes_of_another_session_what_the_long_way_makes(
     sample: Parts, data: st.DataObject
 ) -> None:
@@ -145,7 +175,7 @@ def test_a_function_makes_of_another_session_what_the_long_way_makes(
 
 
 @settings(deadline=None)
-@given(sessions(), st.data())
+@given(of_sessions(), st.data())
 def test_no_session_is_taken_for_one_of_another_shape(sample: Parts, data: st.DataObject) -> None:
     """Sessions that differ in little, and have lines of the same size, by turns."""
     alike = [sample]
@@ -361,3 +391,94 @@ def test_spans_that_leave_another_way_have_no_event_of_a_function() -> None:
         long = FinishedTrace(usual.spans, usual.record, exported)
         assert encode_records([usual], {}) == encode_records([long], {})
         assert encode_spans([usual], {}) == encode_spans([long], {})
+
+
+USUAL: Parts = {
+    0: {
+        "n": 0,
+        "t": START,
+        "a": {semconv.REQUEST_ID: 7, "task_id": "t", "workflow": "W"},
+        "c": {semconv.PHASE: semconv.SESSION, semconv.STATUS: semconv.PENDING, semconv.RANK: 3},
+        "o": [[1, 0, "queue_wait", 1, START, {}]],
+        "u": START + 1,
+    },
+    1: {
+        "n": 1,
+        "s": [
+            [1, 0, "queue_wait", 1, START, START + 10, {}, 0, ""],
+            [2, 0, "generate", 3, START + 10, START + 20, {"model": "m", "output_tokens": 5}, 0, ""],
+        ],
+        "o": [[3, 0, "post_wait", 1, START + 20, {}]],
+        "u": START + 30,
+        "a": {semconv.STATUS: semconv.ACCEPTED, semconv.REWARD_SCORE: 0.5, "note": None},
+        "l": [[f"{9:032x}", f"{8:016x}", {semconv.LINK_KIND: semconv.LINK_DISPATCH, semconv.STEP: 4}]],
+    },
+    2: {
+        "n": 2,
+        "e": START + 50,
+        "s": [[3, 0, "post_wait", 1, START + 20, START + 50, {}, 0, ""]],
+        "a": {semconv.STATUS: semconv.ACCEPTED, semconv.CONSUMED: True},
+    },
+}
+"""A session of an executor, submitted in a step."""
+
+
+def learned() -> FinishedTrace:
+    """`USUAL`, of which a shape was made."""
+    usual_session(b"%032x" % 7, list(copy.deepcopy(USUAL).values()))
+    session = usual_session(b"%032x" % 7, list(copy.deepcopy(USUAL).values()))
+    assert session is not None
+    return session
+
+
+def test_lines_of_a_known_shape_are_not_parsed() -> None:
+    """Their values are taken as they stand; without C they are parsed."""
+    need(native.is_built(), "the parts in C were not built: there is no C compiler")
+    assert native.in_use()
+    assert assert_seen(b"%032x" % 7, USUAL, learned())
+    other = copy.deepcopy(USUAL)
+    other[0]["a"] |= {"task_id": "ünïcode 東京", "workflow": "V"}
+    other[1]["a"][semconv.REWARD_SCORE] = -1.25e-7
+    other[1]["s"][1][6]["output_tokens"] = -(10**18) + 1
+    seen = seen_session(b"%032x" % 8, unparsed(b"%032x" % 8, other))
+    assert seen is not None
+    assert seen.record is not None
+    assert (seen.record["task_id"], seen.record["reward"]) == ("ünïcode 東京", -1.25e-7)
+    native.use(False)
+    assert seen_session(b"%032x" % 7, unparsed(b"%032x" % 7, USUAL)) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"task_id":"t"', b'"task_id":"\\u0074"'),
+        (b'"task_id":"t"', b'"task_id":"t\xff"'),
+        (b'"task_id":"t"', b'"task_id":"t'),
+        (b'"task_id":"t"', b'"task_id":7'),
+        (b'"output_tokens":5', b'"output_tokens":05'),
+        (b'"output_tokens":5', b'"output_tokens":-0'),
+        (b'"output_tokens":5', b'"output_tokens":5.0'),
+        (b'"output_tokens":5', b'"output_tokens":9223372036854775808'),
+        (b'"output_tokens":5', b'"output_tokens":'),
+        (b'"rl.reward.score":0.5', b'"rl.reward.score":1'),
+        (b'"rl.reward.score":0.5', b'"rl.reward.score":1.'),
+        (b'"rl.reward.score":0.5', b'"rl.reward.score":1e'),
+        (b'"rl.reward.score":0.5', b'"rl.reward.score":01.5'),
+        (b'"rl.reward.score":0.5', b'"rl.reward.score":' + b"1" * 70 + b".5"),
+        (b'"rollout.consumed":true', b'"rollout.consumed":false'),
+        (b'"rollout.consumed":true', b'"rollout.consumed":tru'),
+        (b'"n":2', b'"n":3'),
+        (b"true}}", b"true}"),
+        (b"true}}", b"true}}}"),
+        (b"true}}", b"true}} "),
+    ],
+)
+def test_what_is_written_otherwise_is_parsed(before: bytes, after: bytes) -> None:
+    """Numbers and texts that JSON has in other forms, or has not got."""
+    need(native.is_built(), "the parts in C were not built: there is no C compiler")
+    assert assert_seen(b"%032x" % 7, USUAL, learned())
+    text = unparsed(b"%032x" % 7, USUAL)
+    assert sum(before in line for line in text) == 1
+    assert seen_session(b"%032x" % 7, [line.replace(before, after) for line in text]) is None
+    assert seen_session(b"%032x" % 7, text[:2]) is None
+    assert seen_session(b"%032x" % 7, [line[:20] for line in text]) is None

@@ -192,7 +192,9 @@ class Kept:
             for each in joiner.feed(chunk, Position(number, 0), behind):
                 notes = {int(name[4:]) for name in each.spans[0].attributes if name.startswith("note")}
                 ended[each.spans[0].trace_id] += notes == set(range(max(notes) + 1))
-        return ended, {int(trace, 16): len({line for _, line in each.values()}) for trace, each in joiner.open.items()}
+        return ended, {
+            int(trace, 16): len({line for _, line in each.values()}) for trace, each in joiner.open.items()
+        }
 
 
 @pytest.mark.parametrize("seed", range(20))
