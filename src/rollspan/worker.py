@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .machinery import OpenTrace
 
 TICK = 0.2  # seconds between looks at the journal; a new segment or a flush wakes it at once
+# While callers wrote more than so many bytes since the last look they are not disturbed: what they wrote is read in the
+# first quiet moment, or after so many seconds. A trainer that takes a batch or submits one does so in one go.
+BURST = 64 << 10
+PATIENCE = 1.0
 FILE_GRACE = 20.0  # seconds beyond the deadline in which a backlog may still go to the file at exit
 HOT_BYTES = 32 << 20  # of the journal, kept mapped; what exporters have not taken beyond that goes to disk
 # Old segments are let go of when lines of open traces, which are copied, take at most this part of them.
@@ -70,6 +74,8 @@ class Worker:
         self._save_cursors = save_cursors
         self._joiner = Joiner()
         self._head = START
+        self._looked_to = START
+        self._read_at = 0.0
         self._saved: dict[str, Position] = {}
         self._broken: set[Position] = set()  # ends of traces whose loss is counted already
         self._over_bound = False
@@ -90,9 +96,24 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping and not self._journal.abandoned:
-            self._wake.wait(TICK)
+            woken = self._wake.wait(TICK)
             self._wake.clear()
-            self._guarded(self.tick)
+            self._guarded(self._keep_whole if not woken and self._puts_off() else self.tick)
+
+    def _puts_off(self) -> bool:
+        """Whether callers are in a burst, and what they wrote may wait."""
+        before, self._looked_to = self._looked_to, self._journal.end
+        written = self._looked_to.offset - before.offset
+        in_a_burst = self._looked_to.segment > before.segment or written > BURST
+        return in_a_burst and self._build is None and time.monotonic() - self._read_at < PATIENCE
+
+    def _keep_whole(self) -> None:
+        """See that the journal has all that is new, and room for more."""
+        with self._ticking:
+            if not self._stopping:
+                self._checkpoint()
+                self._guarded(self._keep_up)
+                self._journal.prepare()
 
     @staticmethod
     def _guarded(work: Callable[[], None]) -> None:
@@ -128,6 +149,7 @@ class Worker:
                 self._head = ends
                 self._journal.prepare()
             self._look_after()
+            self._read_at = time.monotonic()
         health.speak()
 
     def _make_further(self) -> None:

@@ -46,6 +46,8 @@ class StalenessManager:
         self._lock = threading.Lock()
         self._limit = sys.maxsize if max_staleness is None else (max_staleness + 1) * consumer_batch_size
         self._version = version
+        self.oldest_allowed = 0 if max_staleness is None else version - max_staleness
+        """The oldest version of the weights whose tokens may be trained on now."""
         self._enqueued = self._running = self._accepted = self._rejected = 0
         self._ahead = 0
         """Of those that `max_staleness` bounds: under way, waiting for the trainer, or consumed under this version."""
@@ -62,6 +64,8 @@ class StalenessManager:
             self.check_version(version)
             if version > self._version:
                 self._version = version
+                if self.max_staleness is not None:
+                    self.oldest_allowed = version - self.max_staleness
                 self._ahead -= self._consumed
                 self._consumed = 0
 
@@ -71,10 +75,6 @@ class StalenessManager:
             raise ValueError(
                 f"version is {version!r}; expected a whole number of at least {self._version}, the present one"
             )
-
-    def is_stale(self, oldest: int) -> bool:
-        """Whether a trajectory whose oldest token was written under version `oldest` is too old to be trained on."""
-        return self.max_staleness is not None and self._version - oldest > self.max_staleness
 
     def get_pending_limit(self) -> int:
         """How many rollouts may be ahead of the trainer; without `max_staleness` any number."""

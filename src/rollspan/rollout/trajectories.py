@@ -267,15 +267,14 @@ def _check_shapes(trajectory: Trajectory, rows: int | None) -> None:
 
 
 def _check_contents(trajectory: Trajectory) -> None:
-    attended, loss = trajectory["attention_mask"], trajectory["loss_mask"]
-    if not _extremes(attended)[0]:
-        _check_padding(_array(attended), _array(loss))
-    least, most = _extremes(loss)
-    if not (least >= 0 and most <= 1):
-        raise ValueError("'loss_mask' has values outside of 0 to 1")
+    if not _least(_numbers(trajectory["attention_mask"])):
+        _check_padding(_array(trajectory["attention_mask"]), _array(trajectory["loss_mask"]))
     for key in ("loss_mask", "logprobs", "rewards"):
+        numbers = _numbers(trajectory[key])
+        if key == "loss_mask" and not (_least(numbers) >= 0 and _most(numbers) <= 1):
+            raise ValueError("'loss_mask' has values outside of 0 to 1")
         # A sum is finite where all are, and those that could overflow are no logprobs and no rewards.
-        if not math.isfinite(_total(trajectory[key])):
+        if not math.isfinite(_total(numbers)):
             raise ValueError(f"{key!r} has values that are not finite")
 
 
@@ -293,38 +292,38 @@ def oldest_version(trajectory: Trajectory) -> int | None:
     versions = trajectory.get("versions")
     if versions is None or not versions.numel():
         return None
-    if versions.numel() <= _FEW:
-        rows = versions.tolist() if versions.dim() == 2 else [_numbers(versions)]
-        written = [
-            version for version in set().union(*rows) if version > NOT_WRITTEN
-        ]  # few: most are the same
+    numbers = _numbers(versions)
+    if isinstance(numbers, list):
+        written = [version for version in set(numbers) if version > NOT_WRITTEN]  # few: most are the same
         return int(min(written)) if written else None
-    array = _array(versions)
-    if array.dtype.kind != "i":
-        array = array.astype(np.int64)
+    if numbers.dtype.kind != "i":
+        numbers = numbers.astype(np.int64)
     # Without their sign, tokens that the model did not write are the youngest of all.
-    size = array.dtype.itemsize
-    oldest = int(array.view(f"u{size}").min())
+    size = numbers.dtype.itemsize
+    oldest = int(numbers.view(f"u{size}").min())
     return None if oldest >> (8 * size - 1) else oldest
 
 
-def _extremes(tensor: torch.Tensor) -> tuple[float, float]:
-    """The least and the greatest number, of one at least."""
-    if tensor.numel() <= _FEW:
-        numbers = _numbers(tensor)
-        return min(numbers), max(numbers)
-    array = _array(tensor)
-    return array.min(), array.max()
+def _numbers(tensor: torch.Tensor) -> Any:
+    """All numbers of a tensor: a plain list where they are few, else an array."""
+    if tensor.numel() > _FEW:
+        return _array(tensor)
+    numbers = tensor.tolist()
+    if tensor.ndim == 2 and len(numbers) == 1:  # a single row, as most are
+        return numbers[0]
+    return numbers if tensor.ndim == 1 else tensor.flatten().tolist()
 
 
-def _total(tensor: torch.Tensor) -> float:
-    if tensor.numel() <= _FEW:
-        return float(sum(_numbers(tensor)))
-    return float(_array(tensor).sum(dtype=np.float64))
+def _least(numbers: Any) -> float:
+    return float(min(numbers) if isinstance(numbers, list) else numbers.min())
 
 
-def _numbers(tensor: torch.Tensor) -> list[Any]:
-    return tensor.flatten().tolist()
+def _most(numbers: Any) -> float:
+    return float(max(numbers) if isinstance(numbers, list) else numbers.max())
+
+
+def _total(numbers: Any) -> float:
+    return float(sum(numbers) if isinstance(numbers, list) else numbers.sum(dtype=np.float64))
 
 
 def _array(tensor: torch.Tensor) -> Any:
