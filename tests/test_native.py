@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rollspan
-from rollspan import api, clock, context, left, native, phases, plain, switch
+from rollspan import api, clock, context, health, joiner, left, lines, native, phases, plain, sessions, switch
 from rollspan.journal import _no_room
 from rollspan.lines import WRITE_EVERY
 from rollspan.plain import MOST
@@ -28,6 +28,7 @@ from .needs import need
 
 ROOT = Path(__file__).parents[1]
 assert api.phase is phases.phase  # the C begins when all that it stands for is loaded
+assert all((joiner, sessions))
 
 
 @pytest.fixture(autouse=True)
@@ -497,3 +498,34 @@ def test_another_runtime_context_is_left_to_python(run_program: Callable[..., An
     )
     assert done.stdout == "False\n"
     assert done.stderr == ""
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"s", b"e", b"x"]), st.integers(0, 3), st.binary(max_size=40)), max_size=6
+    ),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from(b"\n\0 0aF{s"))),
+    st.integers(0, 60),
+)
+def test_lines_are_found_as_by_python(
+    written: list[tuple[bytes, int, bytes]], hits: list[tuple[int, int]], torn: int
+) -> None:
+    """Whole ones, whatever bytes were changed and however much of the end is missing; the same are counted."""
+    text = bytearray(
+        b"".join(
+            lines.frame(kind, b"%032x" % trace, b"{%b}" % payload.replace(b"\n", b""))
+            for kind, trace, payload in written
+        )
+    )
+    for at, byte in hits:
+        if text:
+            text[at % len(text)] = byte
+    chunk = bytes(text[: len(text) - torn]) if torn else bytes(text)
+    found = []
+    for in_c in (True, False):
+        native.use(in_c)
+        assert native.in_use() is in_c
+        before = health.counters().get("journal.damaged_lines", 0)
+        found.append((list(lines.split(chunk)), health.counters().get("journal.damaged_lines", 0) - before))
+    assert found[0] == found[1]

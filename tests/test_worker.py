@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import rollspan
-from rollspan import exporters, health, left, lines
+from rollspan import exporters, health, left, lines, worker
 from rollspan.delivery import Batch, Delivery
 from rollspan.exporters.base import Delivered, Retry
 from rollspan.joiner import Joiner
@@ -195,6 +195,39 @@ class Kept:
         return ended, {
             int(trace, 16): len({line for _, line in each.values()}) for trace, each in joiner.open.items()
         }
+
+
+def test_a_burst_is_not_disturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What callers write in one go is read when they are quiet, when somebody asks for it, or after a while."""
+    kept = Kept(tmp_path)
+    taken = kept.file.exporter.taken  # type: ignore[attr-defined]
+    monkeypatch.setattr(worker, "PATIENCE", 1e9)
+
+    def burst() -> None:
+        kept.traffic(40)
+
+    burst()
+    kept.worker.look(woken=False)  # exporters are made with the first look, however much there is
+    assert len(taken) == 40
+    kept.worker.look(woken=False)
+    burst()
+    kept.worker.look(woken=False)
+    burst()
+    kept.worker.look(woken=False)
+    assert len(taken) == 40
+    kept.worker.look(woken=False)
+    assert len(taken) == 120
+    kept.traffic(1)
+    kept.worker.look(woken=False)
+    assert len(taken) == 121
+    burst()
+    kept.worker.look(woken=True)
+    assert len(taken) == 161
+    kept.worker.look(woken=False)
+    burst()
+    monkeypatch.setattr(worker, "PATIENCE", 0)
+    kept.worker.look(woken=False)
+    assert len(taken) == 201
 
 
 @pytest.mark.parametrize("seed", range(20))

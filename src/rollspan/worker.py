@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,14 @@ class Worker:
         while not self._stopping and not self._journal.abandoned:
             woken = self._wake.wait(TICK)
             self._wake.clear()
-            self._guarded(self._keep_whole if not woken and self._puts_off() else self.tick)
+            self._guarded(partial(self.look, woken))
+
+    def look(self, woken: bool) -> None:
+        """Read what is new, or put it off for as long as callers are in a burst; not where somebody has woken us."""
+        if self._puts_off() and not woken:
+            self._keep_whole()
+        else:
+            self.tick()
 
     def _puts_off(self) -> bool:
         """Whether callers are in a burst, and what they wrote may wait."""
