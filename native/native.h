@@ -74,7 +74,7 @@ put(PyObject *object, Py_ssize_t at, PyObject *value)
 static inline PyObject *
 uncollected(PyObject *object)
 {
-    if (object != NULL)
+    if (object != NULL && PyObject_IS_GC(object))
         PyObject_GC_UnTrack(object);
     return object;
 }
