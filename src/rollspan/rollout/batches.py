@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .errors import RolloutError
+from .errors import RolloutError, check_whole
 from .pipeline import Pipeline
 from .ready import deadline_in
 from .submissions import ShouldAccept, Submission
@@ -186,8 +186,7 @@ class Batches:
         self._states = deque(states)
 
     def _check_count(self, count: int) -> None:
-        if type(count) is not int or count < 1:
-            raise ValueError(f"the number of rollouts is {count!r}; expected a whole number above 0")
+        check_whole("the number of rollouts", count, 1)
         staleness = self._staleness
         if staleness.max_staleness is not None and count > staleness.get_pending_limit():
             raise ValueError(

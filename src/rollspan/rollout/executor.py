@@ -12,6 +12,7 @@ from rollspan import RolloutStats
 
 from .batches import Batches
 from .engine import InferenceEngine
+from .errors import check_whole
 from .pipeline import Pipeline
 from .staleness import StalenessManager
 from .submissions import ShouldAccept, Submission
@@ -74,8 +75,8 @@ class RolloutExecutor:
             ("min_group_size", min_group_size),
             ("max_consecutive_failures", max_consecutive_failures),
         ):
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} is {value!r}; expected a whole number above 0, or None")
+            if value is not None:
+                check_whole(name, value, 1, ", or None")
         if rollout_timeout is not None and not (
             type(rollout_timeout) in (int, float) and rollout_timeout > 0
         ):

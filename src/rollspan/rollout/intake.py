@@ -6,7 +6,7 @@ import math
 import threading
 from collections import deque
 
-from .errors import RolloutError
+from .errors import RolloutError, check_whole
 from .submissions import Submission
 
 
@@ -15,8 +15,8 @@ class Intake:
 
     def __init__(self, size: int | None) -> None:
         """`size`: how many may wait; None for any number."""
-        if size is not None and (type(size) is not int or size < 1):
-            raise ValueError(f"queue_size is {size!r}; expected a whole number above 0, or None for no bound")
+        if size is not None:
+            check_whole("queue_size", size, 1, ", or None for no bound")
         self._size = size
         self._lock = threading.Lock()  # to take it through the condition costs twice as much
         self._changed = threading.Condition(self._lock)

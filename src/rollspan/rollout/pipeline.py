@@ -16,7 +16,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, TypeVar
 
 from .engine import InferenceEngine
-from .errors import RolloutError
+from .errors import RolloutError, check_whole
 from .intake import Intake
 from .loop import LoopThread
 from .ready import Ready
@@ -257,6 +257,5 @@ def _group_size(workflow: Any, size: int | None) -> int:
         raise ValueError(f"workflow is the class {workflow.__name__}; expected an object of it")
     if size is None:
         size = getattr(workflow, "group_size", 1)
-    if type(size) is not int or size < 1:
-        raise ValueError(f"group_size is {size!r}; expected a whole number above 0")
+    check_whole("group_size", size, 1)
     return size

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from .errors import check_whole
+
 
 class Tokenizer(Protocol):
     """What is used of a tokenizer; Hugging Face's are such."""
@@ -48,18 +50,18 @@ class GenerationHyperparameters:
 
     def __post_init__(self) -> None:
         # One by one, not by a table of the fields: some make one of these for each request.
-        _check_whole("n_samples", self.n_samples, 1)
-        _check_whole("max_new_tokens", self.max_new_tokens, 1)
-        _check_whole("min_new_tokens", self.min_new_tokens, 0)
+        check_whole("n_samples", self.n_samples, 1)
+        check_whole("max_new_tokens", self.max_new_tokens, 1)
+        check_whole("min_new_tokens", self.min_new_tokens, 0)
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens is {self.min_new_tokens}; expected at most max_new_tokens, which is "
                 f"{self.max_new_tokens}"
             )
         if self.max_tokens is not None:
-            _check_whole("max_tokens", self.max_tokens, 1, ", or None for no bound")
+            check_whole("max_tokens", self.max_tokens, 1, ", or None for no bound")
         if self.top_k is not None:
-            _check_whole("top_k", self.top_k, 1, ", or None for all tokens")
+            check_whole("top_k", self.top_k, 1, ", or None for all tokens")
         if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
             raise ValueError(f"temperature is {self.temperature!r}; expected a finite number of at least 0")
         if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
@@ -82,11 +84,6 @@ class GenerationHyperparameters:
         """The same, with the tokenizer's end and padding among the tokens that end an answer."""
         ends = [token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None]
         return replace(self, stop_token_ids=list(dict.fromkeys([*self.stop_token_ids, *ends])))
-
-
-def _check_whole(name: str, value: Any, least: int, otherwise: str = "") -> None:
-    if type(value) is not int or value < least:
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}{otherwise}")
 
 
 def _check_bool(name: str, value: Any) -> None:

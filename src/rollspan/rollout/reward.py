@@ -15,7 +15,7 @@ from typing import Any
 
 import rollspan
 
-from .errors import RolloutError
+from .errors import RolloutError, check_whole
 from .processes import (
     CallTimeoutError,
     KillableProcesses,
@@ -70,8 +70,8 @@ class AsyncReward:
             if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
                 raise ValueError(f"{what} is {seconds!r}; expected a finite number of seconds above 0")
         for what, value, least in (("workers", workers, 1), ("retries", retries, 0)):
-            if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"{what} is {value!r}; expected a whole number of at least {least}")
+            if value is not None:
+                check_whole(what, value, least)
         self.fn = fn
         self.timeout = timeout
         self.start_timeout = start_timeout

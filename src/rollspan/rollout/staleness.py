@@ -10,6 +10,8 @@ from typing import Final
 
 from rollspan import RolloutStats
 
+from .errors import check_whole
+
 # A named tuple's own constructor is a function in Python.
 _stats: Final[Callable[[tuple[int, int, int, int]], RolloutStats]] = partial(tuple.__new__, RolloutStats)
 
@@ -38,8 +40,7 @@ class StalenessManager:
             ("max_staleness", 0 if max_staleness is None else max_staleness, 0),
             ("version", version, 0),
         ):
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
+            check_whole(name, value, least)
         self.max_concurrent_rollouts = max_concurrent_rollouts or max(64, consumer_batch_size)
         self.consumer_batch_size = consumer_batch_size
         self.max_staleness = max_staleness
@@ -71,10 +72,7 @@ class StalenessManager:
 
     def check_version(self, version: int) -> None:
         """Raise ValueError for what cannot be the version of new weights."""
-        if type(version) is not int or version < self._version:
-            raise ValueError(
-                f"version is {version!r}; expected a whole number of at least {self._version}, the present one"
-            )
+        check_whole("version", version, self._version, ", the present one")
 
     def get_pending_limit(self) -> int:
         """How many rollouts may be ahead of the trainer; without `max_staleness` any number."""

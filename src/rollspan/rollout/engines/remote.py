@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import rollspan
-from rollspan.rollout.errors import EngineError
+from rollspan.rollout.errors import EngineError, check_whole
 from rollspan.rollout.requests import ModelRequest, ModelResponse
 
 from .gate import Gate
@@ -61,8 +61,7 @@ class RemoteEngine:
             if type(value) not in (int, float) or not value > 0:
                 raise ValueError(f"{name} is {value!r}; expected seconds above 0")
         for name, count, least in (("retries", retries, 0), ("max_connections", max_connections, 1)):
-            if type(count) is not int or count < least:
-                raise ValueError(f"{name} is {count!r}; expected a whole number of at least {least}")
+            check_whole(name, count, least)
         if balance not in BALANCES:
             raise ValueError(f"balance is {balance!r}; expected one of {', '.join(BALANCES)}")
         self._dialect = dialect
@@ -102,8 +101,7 @@ class RemoteEngine:
 
     def set_version(self, version: int) -> None:
         """Say which version the servers have. Raises ValueError for what is no whole number of at least 0."""
-        if type(version) is not int or version < 0:
-            raise ValueError(f"version is {version!r}; expected a whole number of at least 0")
+        check_whole("version", version, 0)
         self._version = version
 
     async def agenerate(self, request: ModelRequest) -> ModelResponse:
@@ -169,8 +167,7 @@ class RemoteEngine:
         them. Servers that are not known to have the same weights as those that took them are left out from then
         on, until an update reaches them; where none took them, the version stays what it was.
         """
-        if type(version) is not int or version < 0:
-            raise ValueError(f"version is {version!r}; expected a whole number of at least 0")
+        check_whole("version", version, 0)
         call = self._dialect.weights(weights, version)
         self._here()
         async with self._lock():

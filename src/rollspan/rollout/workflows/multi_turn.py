@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rollspan.rollout.engine import InferenceEngine
+from rollspan.rollout.errors import check_whole
 from rollspan.rollout.requests import GenerationHyperparameters, Tokenizer
 from rollspan.rollout.reward import as_async_reward
 from rollspan.rollout.trajectories import Trajectory, TrajectoryBuilder
@@ -33,8 +34,7 @@ FEEDBACK: Final = (
 
 def check_turns(max_turns: int, turn_discount: float) -> None:
     """Raise ValueError for a number of turns or a discount that makes no sense."""
-    if type(max_turns) is not int or max_turns < 1:
-        raise ValueError(f"max_turns is {max_turns!r}; expected a whole number of at least 1")
+    check_whole("max_turns", max_turns, 1)
     if not 0 < turn_discount <= 1:
         raise ValueError(f"turn_discount is {turn_discount!r}; expected more than 0 and at most 1")
 
