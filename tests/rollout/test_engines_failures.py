@@ -137,7 +137,7 @@ async def test_when_a_server_is_killed_its_generations_go_on_at_another(
     first, second = (ServerProcess(policy=LIVELY, stream_output=True) for _ in range(2))
     try:
         async with contextlib.aclosing(kind([first.url, second.url], stream=stream)) as engine:
-            running = [asyncio.create_task(engine.agenerate(asked(max_new_tokens=1500))) for _ in range(4)]
+            running = [asyncio.create_task(engine.agenerate(asked(max_new_tokens=6000))) for _ in range(4)]
             await until_load(first.url, 2)
             await asyncio.sleep(0.02)
             os.kill(first.process.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ async def test_when_a_server_is_killed_its_generations_go_on_at_another(
     finally:
         first.stop()
         second.stop()
-    assert [response.output_len for response in responses] == [1500] * 4
+    assert [response.output_len for response in responses] == [6000] * 4
     assert [response.stop_reason for response in responses] == ["length"] * 4
     assert sorted(len(response.segments) for response in responses) == [1, 1, *([2, 2] if stream else [1, 1])]
     for response in responses:
