@@ -11,7 +11,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-import yaml
+try:
+    import yaml
+except ImportError as error:
+    raise SystemExit("the examples need further packages: pip install '.[examples]'") from error
 
 _Settings = TypeVar("_Settings")
 

@@ -152,7 +152,7 @@ def statuses(page: Path, folder: Path) -> Counter[str]:
 def files(folder: Path) -> set[str]:
     """What is below a folder, but for the program and Python's own."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
-    return found - {"train.py", "ask.py"}
+    return found - {"train.py", "ask.py", "own_engine.py"}
 
 
 def test_every_page_with_python_is_expected_to_do_something() -> None:
@@ -199,6 +199,19 @@ def test_the_second_program_about_rollouts_runs_beside_the_first(tmp_path: Path)
     assert [(record["status"], "toolcall" in record["phases"]) for record in found] == [
         ("accepted", True)
     ] * 2
+
+
+def test_the_engine_of_ones_own_generates_for_sessions(tmp_path: Path) -> None:
+    """What it opens and records is in the records; its versions are those that the executor said."""
+    write_programs(ROOT / "docs/rollouts.md", tmp_path)
+    done = run(
+        [sys.executable, "own_engine.py"], tmp_path, ROLLSPAN_ENABLED="1", ROLLSPAN_DIR=str(tmp_path / "data")
+    )
+    assert done.returncode == 0, done.stderr
+    consumed = [record for record in records(tmp_path) if "wait_return_ts" in record]
+    assert len(consumed) == 7
+    assert all(record["generate_s"] > 0 and record["output_tokens"] in (1, 2) for record in consumed)
+    assert consumed[-1]["weight_version_max"] == 3
 
 
 def test_scopes_of_the_page_about_them_are_in_their_file(tmp_path: Path) -> None:

@@ -354,7 +354,9 @@ def test_a_pause_holds_back_what_has_not_begun(rec: Recording, engine: NullEngin
         executor.submit({}, Steps(one_token))
         goes_on.set()
         executor.wait(1, timeout=30)
-        with pytest.raises(TimeoutError, match="0 rollouts run, 1 wait: either the executor is paused"):
+        with pytest.raises(
+            TimeoutError, match="0 rollouts run, 1 wait: nothing begins while the executor is paused"
+        ):
             executor.wait(1, timeout=0.05)
         executor.resume()
         executor.wait(1, timeout=30)
@@ -370,7 +372,7 @@ def test_who_waits_in_vain_is_told_why_after_a_while(
         executor.submit({}, Steps(one_token))
         with pytest.raises(TimeoutError):
             executor.wait(1, timeout=0.3)
-    assert caplog.text.count("0 rollouts run, 1 wait: either the executor is paused") == 1
+    assert caplog.text.count("0 rollouts run, 1 wait: nothing begins while the executor is paused") == 1
 
 
 # Groups.
@@ -552,7 +554,7 @@ def test_arguments_that_make_no_sense_are_named(engine: NullEngine) -> None:
             executor.wait_for_task(99)
         with pytest.raises(ValueError, match="timeout is 'x'"):
             executor.wait(1, timeout="x")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="the state is a dict"):
+        with pytest.raises(ValueError, match="the state lacks dataloaders, version"):
             executor.load_state_dict({})
         with pytest.raises(ValueError, match="dataloader is a dict"):
             executor.prepare_batch({"a": 1}, Steps(one_token))
@@ -661,6 +663,63 @@ def test_the_engine_knows_of_new_weights_before_a_rollout_begins_for_them(
             executor.set_version(0)
         assert executor.get_capacity() == 1
     assert seen == [(1, 0, 0)]
+
+
+def test_who_waits_in_vain_is_told_what_became_of_the_others(rec: Recording, engine: NullEngine) -> None:
+    """Nothing was submitted; all were refused, and by what; the executor is paused, or staleness holds it back."""
+
+    def fails(trajectory: Trajectory) -> bool:
+        raise LookupError("no such rule")
+
+    with RolloutExecutor(engine, max_staleness=0, consumer_batch_size=1) as executor:
+        executor.submit({}, Steps(one_token), is_eval=True)
+        with pytest.raises(
+            RolloutError, match=r"submit\(\) asks for more; .* is_eval comes by wait_for_task\(\)"
+        ):
+            executor.wait(1, timeout=30)
+        executor.submit({}, Steps(one_token), fails)
+        with pytest.raises(
+            RolloutError, match="failed or dropped, the last error is LookupError: no such rule"
+        ):
+            executor.wait(1, timeout=30)
+        executor.pause()
+        number = executor.submit({}, Steps(one_token))
+        with pytest.raises(
+            TimeoutError, match=r"0 rollouts run, 1 wait, 1 were rejected.*; resume\(\) lets it"
+        ):
+            executor.wait_for_task(number, timeout=0.05)
+        executor.resume()
+        until(lambda: executor.get_stats().accepted == 2)
+        number = executor.submit({}, Steps(one_token))
+        with pytest.raises(
+            TimeoutError, match=r"0 rollouts run, 1 wait, .* set_version\(\) has to be called first"
+        ):
+            executor.wait_for_task(number, timeout=0.05)
+        with pytest.raises(
+            ValueError, match="the number of rollouts is 0; expected a whole number of at least 1"
+        ):
+            executor.prepare_batch([{}], Steps(one_token), batch_size=0)
+        with pytest.raises(ValueError, match="the state lacks dataloaders, version"):
+            executor.load_state_dict({"x": 1})
+
+
+def test_a_workflow_that_is_not_async_is_told_so(
+    rec: Recording, engine: NullEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its session fails, and the log says where."""
+
+    class Plain:
+        def arun_episode(self, engine: NullEngine, task: WorkflowTaskInput) -> Trajectory:
+            return trajectory()
+
+    with RolloutExecutor(engine) as executor:
+        executor.submit({}, Plain())  # type: ignore[arg-type]
+        with pytest.raises(
+            RolloutError, match=r"Plain\.arun_episode gave a dict; expected something to await"
+        ):
+            executor.wait(1, timeout=30)
+    assert "rollspan: a rollout of Plain failed with TypeError at " in caplog.text
+    assert endings(rec) == [("failed", "workflow_exception")]
 
 
 def test_steps_are_linked_from_what_they_submitted_and_consumed(rec: Recording, engine: NullEngine) -> None:
@@ -800,9 +859,9 @@ def test_an_executor_that_nobody_closes_does_not_keep_a_program_from_ending(
     )
     said = done.stderr.splitlines()
     assert said[0].startswith(
-        "rollouts are cut off by the program's end: call close() of their RolloutExecutor"
+        "rollspan: rollouts are cut off by the program's end: call close() of their RolloutExecutor"
     )
-    assert "the event loop of the rollouts does not answer: it is left behind" in said
+    assert "rollspan: the event loop of the rollouts does not answer: it is left behind" in said
     ends = sorted((r["status"], r.get("rejection_reason")) for r in in_file(tmp_path / "data"))
     assert ends == [("accepted", None), *[("dropped", "cancelled")] * 4]
 

@@ -99,7 +99,9 @@ class Batches:
         """The next batch, with the pipeline fed from the dataloader before and after."""
         self._pipeline.check_may_wait()
         _check_items("dataloader", dataloader)
-        size = batch_size or getattr(dataloader, "batch_size", None) or self._staleness.consumer_batch_size
+        size = batch_size
+        if size is None:
+            size = getattr(dataloader, "batch_size", None) or self._staleness.consumer_batch_size
         self._check_count(size)
         supply = self._supply(dataloader)
         submit = partial(
@@ -154,8 +156,9 @@ class Batches:
             elif self._supplies and not self._said:
                 self._said = True
                 logger.warning(
-                    "prepare_batch() was given another dataloader than before: it begins with its first item, and comes "
-                    "after what is under way of the others. To go on in one, give the same object each time"
+                    "rollspan: prepare_batch() was given another dataloader than before: it begins with its first "
+                    "item, and comes after what is under way of the others. To go on in one, give the same object each "
+                    "time"
                 )
             self._supplies[id(dataloader)] = supply
         return supply
@@ -211,4 +214,4 @@ def _check_failures(asked: Sequence[Submission], taken: Sequence[Submission]) ->
         ) from errors[-1]
     if errors:
         kinds = ", ".join(sorted({type(error).__name__ for error in errors}))
-        logger.warning("%d of %d rollouts of a batch failed: %s", len(errors), len(asked), kinds)
+        logger.warning("rollspan: %d of %d rollouts of a batch failed: %s", len(errors), len(asked), kinds)

@@ -278,7 +278,8 @@ class RolloutExecutor:
     def set_version(self, version: int) -> None:
         """The weights are others now: what is too old for them is dropped, and more may begin.
 
-        Raises ValueError for a version that is older than the present one.
+        The engine is told first, by its own `set_version` where it has one. Raises ValueError for a version that is
+        older than the present one.
         """
         self._pipeline.set_version(version)
 
@@ -326,8 +327,10 @@ class RolloutExecutor:
         To be called before `prepare_batch`; raises RolloutError after it, and ValueError for what is no such state.
         """
         given: Any = state
-        if not isinstance(given, Mapping) or not {"version", "dataloaders"} <= given.keys():
+        if not isinstance(given, Mapping):
             raise ValueError(f"the state is a {type(state).__name__}; expected what state_dict() gave")
+        if missing := {"version", "dataloaders"} - given.keys():
+            raise ValueError(f"the state lacks {', '.join(sorted(missing))}; expected what state_dict() gave")
         self._batches.load_state_dict(state["dataloaders"])
         self.set_version(state["version"])
 

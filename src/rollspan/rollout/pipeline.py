@@ -200,9 +200,9 @@ class Pipeline:
             try:
                 self._loop.run(self._end(timeout), 2 * timeout + 1)
             except TimeoutError:
-                logger.warning("the event loop of the rollouts does not answer: it is left behind")
+                logger.warning("rollspan: the event loop of the rollouts does not answer: it is left behind")
             except Exception as error:  # noqa: BLE001 - an engine that cannot even be closed
-                logger.warning("closing the engine failed with %s", type(error).__name__)
+                logger.warning("rollspan: closing the engine failed with %s", type(error).__name__)
             for submission in self.ready.clear():
                 submission.abort()
             self._loop.stop(timeout)
@@ -241,8 +241,8 @@ def _close_at_exit(reference: weakref.ref[Pipeline]) -> None:
         stats = pipeline.staleness.get_stats()
         if stats.running or stats.enqueued:
             logger.warning(
-                "rollouts are cut off by the program's end: call close() of their RolloutExecutor before, or use it in a "
-                "`with` block"
+                "rollspan: rollouts are cut off by the program's end: call close() of their RolloutExecutor before, or "
+                "use it in a `with` block"
             )
         pipeline.close(_GRACE_S)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from .errors import RolloutError
+from .errors import RolloutError, describe
 from .staleness import StalenessManager
 from .submissions import Submission
 
@@ -149,7 +149,7 @@ class Ready:
                     if not self._open:
                         raise RolloutError(
                             f"{len(self._order)} trajectories are ready, {count} were asked for, and no rollout is "
-                            "under way that could give one more: the others were rejected, failed or dropped"
+                            f"under way that could give one more{self._what_became_of_others()}"
                         ) from self.last_error
                     self._wait(deadline, f"{count} trajectories, of which {len(self._order)} are ready")
             finally:
@@ -248,17 +248,29 @@ class Ready:
             stats = self._staleness.get_stats()
             if not stats.running and stats.enqueued:
                 self._said = True
-                logger.warning("waiting for %s; %s", what, self._what_holds_it_up())
+                logger.warning("rollspan: waiting for %s; %s", what, self._what_holds_it_up())
 
     def _what_holds_it_up(self) -> str:
         stats = self._staleness.get_stats()
         state = f"{stats.running} rollouts run, {stats.enqueued} wait"
+        if stats.rejected:
+            state += f", {stats.rejected} were rejected, failed or dropped"
+        if self.last_error is not None:
+            state += f" (the last error is {describe(self.last_error)})"
         if stats.running or not stats.enqueued:
             return state
+        if self._staleness.may_be_further_ahead():
+            return f"{state}: nothing begins while the executor is paused; resume() lets it"
         return (
-            f"{state}: either the executor is paused, or as many as max_staleness and consumer_batch_size allow are "
-            "ahead of the trainer, and set_version() has to be called first"
+            f"{state}: as many as max_staleness and consumer_batch_size allow are ahead of the trainer, and "
+            "set_version() has to be called first"
         )
+
+    def _what_became_of_others(self) -> str:
+        if not self._staleness.get_stats().rejected:
+            return ": submit() asks for more; what was submitted with is_eval comes by wait_for_task()"
+        last = "" if self.last_error is None else f", the last error is {describe(self.last_error)}"
+        return f": the others were rejected, failed or dropped{last}"
 
     def _raise_failure(self) -> None:
         if self._closed:

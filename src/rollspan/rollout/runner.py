@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import isawaitable
+from types import CoroutineType
 from typing import Any, Final
 
 from rollspan import RolloutStats
@@ -83,7 +86,13 @@ class Runner:
     async def _execute(self, submission: Submission, index: int) -> Any:
         try:
             with submission.sessions[index].execution():
-                return await submission.workflow.arun_episode(self._engine, submission.task(index))
+                episode = submission.workflow.arun_episode(self._engine, submission.task(index))
+                if type(episode) is not CoroutineType and not isawaitable(episode):
+                    raise TypeError(
+                        f"{type(submission.workflow).__name__}.arun_episode gave a {type(episode).__name__}; expected "
+                        "something to await: it has to be an `async def`"
+                    )
+                return await episode
         except (KeyboardInterrupt, SystemExit) as error:  # which would end the loop
             raise RolloutError(f"the workflow raised {type(error).__name__}") from error
 
@@ -130,7 +139,8 @@ class Runner:
         elif oldest < sample.version:
             self._say_once(
                 "rollouts have tokens of older versions than the one under which they began: the engine does not have "
-                "the weights that set_version() told of"
+                "the weights that set_version() told of, and what it gives will be dropped as too old. An engine of your "
+                "own is told of them by its method set_version(version), and its output_versions have to say them"
             )
         known = sample.submission.oldest
         sample.submission.oldest = oldest if known is None else min(known, oldest)
@@ -157,8 +167,8 @@ class Runner:
             self._fruitless += 1
             if self._fruitless in _SAID_AT:
                 logger.warning(
-                    "%d rollouts in a row gave nothing to train on, the last one of %s: they were rejected, failed or "
-                    "dropped. Who waits for a batch goes on waiting",
+                    "rollspan: %d rollouts in a row gave nothing to train on, the last one of %s: they were rejected, "
+                    "failed or dropped. Who waits for a batch goes on waiting",
                     self._fruitless,
                     type(submission.workflow).__name__,
                 )
@@ -205,7 +215,8 @@ class Runner:
         # What it says may be a prompt: whoever is told of the failures gets it as the cause.
         workflow = type(submission.workflow).__name__
         self._say_once(
-            f"a rollout of {workflow} failed with {type(error).__name__}; further ones of this kind are not logged"
+            f"a rollout of {workflow} failed with {type(error).__name__}{_where(error)}; further ones of this kind are "
+            "not logged"
         )
         if self._most_failures is not None and self._failures >= self._most_failures:
             failure = RolloutError(
@@ -219,7 +230,7 @@ class Runner:
     def _say_once(self, what: str) -> None:
         if what not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(what)
-            logger.warning("%s", what)
+            logger.warning("rollspan: %s", what)
 
     def give_up(self, submission: Submission) -> None:
         """It was handed over, and will not run."""
@@ -240,13 +251,20 @@ class Runner:
             sample.submission.drop("cancelled", self._staleness.get_stats())
         if self._running:
             logger.warning(
-                "%d rollouts go on although they were cancelled: they are left behind", len(self._running)
+                "rollspan: %d rollouts go on although they were cancelled: they are left behind",
+                len(self._running),
             )
 
 
 def _time_out(sample: _Sample, task: asyncio.Task[Any]) -> None:
     sample.timed_out = True
     task.cancel()
+
+
+def _where(error: BaseException) -> str:
+    """The line of code that raised it: what it says may be a prompt, where it comes from is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _reward(row: Any) -> float | None:
