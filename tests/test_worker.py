@@ -198,35 +198,38 @@ class Kept:
 
 
 def test_a_burst_is_not_disturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What callers write in one go is read when they are quiet, when somebody asks for it, or after a while."""
+    """What callers write in one go is read when they are quiet, when it is much, or after a while."""
     kept = Kept(tmp_path)
     taken = kept.file.exporter.taken  # type: ignore[attr-defined]
     monkeypatch.setattr(worker, "PATIENCE", 1e9)
+    monkeypatch.setattr(worker, "MOST_BEHIND", 1e9)
 
     def burst() -> None:
         kept.traffic(40)
 
     burst()
-    kept.worker.look(woken=False)  # exporters are made with the first look, however much there is
+    kept.worker.look()  # exporters are made with the first look, however much there is
     assert len(taken) == 40
-    kept.worker.look(woken=False)
+    kept.worker.look()
     burst()
-    kept.worker.look(woken=False)
+    kept.worker.look()
     burst()
-    kept.worker.look(woken=False)
+    kept.worker.look()
     assert len(taken) == 40
-    kept.worker.look(woken=False)
+    kept.worker.look()
     assert len(taken) == 120
     kept.traffic(1)
-    kept.worker.look(woken=False)
+    kept.worker.look()
     assert len(taken) == 121
     burst()
-    kept.worker.look(woken=True)
+    monkeypatch.setattr(worker, "MOST_BEHIND", 1)
+    kept.worker.look()
     assert len(taken) == 161
-    kept.worker.look(woken=False)
+    monkeypatch.setattr(worker, "MOST_BEHIND", 1e9)
+    kept.worker.look()
     burst()
     monkeypatch.setattr(worker, "PATIENCE", 0)
-    kept.worker.look(woken=False)
+    kept.worker.look()
     assert len(taken) == 201
 
 

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +20,12 @@ if TYPE_CHECKING:
     from .exporters.base import MetricsSink
     from .machinery import OpenTrace
 
-TICK = 0.2  # seconds between looks at the journal; a new segment or a flush wakes it at once
+TICK = 0.2  # seconds between looks at the journal; a new segment is looked at at once
 # While callers wrote more than so many bytes since the last look they are not disturbed: what they wrote is read in the
-# first quiet moment, or after so many seconds. A trainer that takes a batch or submits one does so in one go.
+# first quiet moment, or after so many seconds, or segments. A trainer that takes or submits a batch does so in one go.
 BURST = 64 << 10
 PATIENCE = 1.0
+MOST_BEHIND = 1
 FILE_GRACE = 20.0  # seconds beyond the deadline in which a backlog may still go to the file at exit
 HOT_BYTES = 32 << 20  # of the journal, kept mapped; what exporters have not taken beyond that goes to disk
 # Old segments are let go of when lines of open traces, which are copied, take at most this part of them.
@@ -97,13 +97,13 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping and not self._journal.abandoned:
-            woken = self._wake.wait(TICK)
+            self._wake.wait(TICK)
             self._wake.clear()
-            self._guarded(partial(self.look, woken))
+            self._guarded(self.look)
 
-    def look(self, woken: bool) -> None:
-        """Read what is new, or put it off for as long as callers are in a burst; not where somebody has woken us."""
-        if self._puts_off() and not woken:
+    def look(self) -> None:
+        """Read what is new, or put it off for as long as callers are in a burst."""
+        if self._puts_off():
             self._keep_whole()
         else:
             self.tick()
@@ -113,7 +113,8 @@ class Worker:
         before, self._looked_to = self._looked_to, self._journal.end
         written = self._looked_to.offset - before.offset
         in_a_burst = self._looked_to.segment > before.segment or written > BURST
-        return in_a_burst and self._build is None and time.monotonic() - self._read_at < PATIENCE
+        is_near = self._looked_to.segment - self._head.segment <= MOST_BEHIND
+        return in_a_burst and is_near and self._build is None and time.monotonic() - self._read_at < PATIENCE
 
     def _keep_whole(self) -> None:
         """See that the journal has all that is new, and room for more."""
