@@ -83,14 +83,14 @@ good_lines(PyObject *chunk)
     const char *start = PyBytes_AS_STRING(chunk), *end = start + PyBytes_GET_SIZE(chunk), *at = start;
     PyObject *found = PyList_New(0);
     while (found != NULL && at < end) {
-        const char *newline = memchr(at, '\n', (size_t)(end - at));
+        const char *newline = memchr(at, '\n', (size_t)(end - at)), *behind = newline == NULL ? end : newline + 1;
         PyObject *each = NULL;
         if (newline != NULL && is_good(at, newline - at))
-            each = Py_BuildValue("y#n", at, newline - at, (Py_ssize_t)(newline + 1 - start));
+            each = Py_BuildValue("y#n", at, newline - at, (Py_ssize_t)(behind - start));
         if (each == NULL || PyList_Append(found, each) < 0)
             Py_CLEAR(found);
         Py_XDECREF(each);
-        at = newline + 1;
+        at = behind;
     }
     return found;
 }

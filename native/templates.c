@@ -24,7 +24,7 @@ pass_whole(Text *text)
     return text->at > first && (*first != '0' || text->at == first + 1);
 }
 
-/* A whole number of at most 18 digits; what has more may not fit into 64 bits. */
+/* A whole number that fits into 64 bits for certain: of 19 digits none that begins with a 9. */
 static PyObject *
 take_int(Text *text)
 {

@@ -93,7 +93,7 @@ class Joiner:
         self, finished: list[FinishedTrace], at: Position, last: bytes, trace: _OpenTrace | None
     ) -> None:
         try:
-            whole = _pass(last) if trace is None else finish(last[TRACE], _lines_of(trace))
+            whole = _pass(last) if trace is None else finish(last[TRACE], lines_of(trace))
         except Exception:  # noqa: BLE001 - a line of ours that cannot be read must not stop those behind it
             health.internal_error("joiner")
             return
@@ -109,7 +109,7 @@ class Joiner:
         finished: list[FinishedTrace] = []
         for place, trace in enumerate(self.open.values(), 1):
             at = Position(segment, place)
-            self._add(finished, at, _lines_of(trace)[-1], trace)
+            self._add(finished, at, lines_of(trace)[-1], trace)
         self.open.clear()
         return finished
 
@@ -118,7 +118,8 @@ def _pass(line: bytes) -> FinishedTrace:
     return FinishedTrace(lines.passing(line), None)
 
 
-def _lines_of(trace: _OpenTrace) -> list[bytes]:
+def lines_of(trace: _OpenTrace) -> list[bytes]:
+    """Those of an open trace, in the order in which they were met."""
     return list(map(itemgetter(1), trace.values()))
 
 

@@ -15,7 +15,7 @@ from . import exporters, fold, health, lines, owner, place
 from .config import Settings
 from .delivery import Batch, Delivery, batches, carried
 from .exporters.known import KnownIds
-from .joiner import Joiner
+from .joiner import Joiner, lines_of
 from .journal import START, Position
 from .left import Left, Standing, journals, sweep
 from .segments import make_folder
@@ -281,7 +281,7 @@ def open_sessions(directory: Path, journal_dir: Path | None = None) -> list[Reco
         with left.locked() as standing:
             alive = standing is Standing.HELD
         for trace_hex, trace in joiner.open.items():
-            assembled = lines.assemble(trace_hex, [line for _, line in trace.values()], over=False)
+            assembled = lines.assemble(trace_hex, lines_of(trace), over=False)
             record = fold.fold_trace(assembled.spans) if assembled is not None else None
             if assembled is None or record is None:
                 continue

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .errors import RolloutError, check_whole
+from .errors import RolloutError, check_whole, describe
 from .pipeline import Pipeline
 from .ready import deadline_in
 from .submissions import ShouldAccept, Submission
@@ -210,7 +210,7 @@ def _check_failures(asked: Sequence[Submission], taken: Sequence[Submission]) ->
     if errors and not taken:
         raise RolloutError(
             f"none of {len(asked)} rollouts was good, {len(errors)} failed, the last one with "
-            f"{type(errors[-1]).__name__}: {errors[-1]}"
+            f"{describe(errors[-1])}"
         ) from errors[-1]
     if errors:
         kinds = ", ".join(sorted({type(error).__name__ for error in errors}))

@@ -40,7 +40,7 @@ class Intake:
     def put(self, submission: Submission, *, block: bool) -> bool:
         """Let it wait; False where there is no room. With `block` wait for room: RolloutError when closed meanwhile."""
         with self._lock:
-            if self._size is not None and self.is_full and not self._closed:
+            if self.is_full and not self._closed:
                 if not block:
                     return False
                 self._changed.wait_for(lambda: self._closed or not self.is_full)

@@ -53,7 +53,7 @@ class Pipeline:
         self.ready = Ready(staleness)
         self.paused = False
         self._engine = engine
-        self._block = block and queue_size is not None
+        self._block = block
         self._runner = Runner(
             engine,
             staleness,
@@ -223,7 +223,7 @@ class Pipeline:
         """Raise RolloutError where nothing can be asked of it any more."""
         if self._closed:
             raise RolloutError("this executor is closed")
-        if os.getpid() != self._process:
+        if not self.is_of_this_process():
             raise RolloutError(
                 "this executor belongs to the process that made it: a forked one needs its own"
             )

@@ -69,11 +69,7 @@ class Ready:
             if submission.trajectory is not None:
                 if submission.unwanted:
                     reason = "cancelled"
-                elif (
-                    submission.bounded
-                    and submission.oldest is not None
-                    and submission.oldest < self._staleness.oldest_allowed
-                ):
+                elif self._is_stale(submission):
                     reason = "stale_weight"
                 else:
                     self._done[submission.number] = submission
@@ -109,10 +105,7 @@ class Ready:
         """The weights are others now: what is too old for them is thrown away."""
         with self._lock:
             self._staleness.set_version(version)
-            least = self._staleness.oldest_allowed
-            stale = [
-                s for s in self._done.values() if s.bounded and s.oldest is not None and s.oldest < least
-            ]
+            stale = [s for s in self._done.values() if self._is_stale(s)]
             for submission in stale:
                 del self._done[submission.number]
             if stale:
@@ -121,6 +114,10 @@ class Ready:
                 self._changed.notify_all()
         for submission in stale:
             self._discard(submission, "stale_weight")
+
+    def _is_stale(self, submission: Submission) -> bool:
+        oldest = submission.oldest
+        return submission.bounded and oldest is not None and oldest < self._staleness.oldest_allowed
 
     def _discard(self, submission: Submission, reason: str) -> None:
         self._staleness.on_rollout_discarded(bounded=submission.bounded)

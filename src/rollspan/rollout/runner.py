@@ -15,7 +15,7 @@ from typing import Any, Final
 from rollspan import RolloutStats
 
 from .engine import InferenceEngine
-from .errors import RolloutError
+from .errors import RolloutError, describe
 from .ready import Ready
 from .staleness import StalenessManager
 from .submissions import Submission
@@ -221,7 +221,7 @@ class Runner:
         if self._most_failures is not None and self._failures >= self._most_failures:
             failure = RolloutError(
                 f"{self._failures} rollouts in a row have failed, the last one of {workflow} "
-                f"with {type(error).__name__}: {error}; max_consecutive_failures says how many may"
+                f"with {describe(error)}; max_consecutive_failures says how many may"
             )
             failure.__cause__ = error
             self._failures = 0
